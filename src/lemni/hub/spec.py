@@ -1,0 +1,90 @@
+"""What kind of model a folder holds: the facts that tasks and runtimes need, read once.
+
+sentence-transformers' files are the contract: `modules.json`, `1_Pooling/config.json`, `2_Dense/`,
+`config_sentence_transformers.json`, `sentence_bert_config.json`, `tokenizer_config.json`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lemni.types import TruncationSide
+
+PoolingMode = Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model found on disk, and where it came from.
+
+    Attributes:
+        id: the name it was asked for by, as clients use it.
+        path: its folder (the one with `config.json` or `modules.json`).
+        revision: commit, version or hash that pins it, if known.
+        source: how it was found: "folder", "cache", "package", "hf-cache", "hub" or "index".
+    """
+
+    id: str
+    path: Path
+    revision: str | None
+    source: str
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """A sentence-transformers Dense module: `activation(x W^T + b)`, weights in `path`."""
+
+    path: Path
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str
+    """Last part of the torch class name: "Tanh", "Identity", "GELU" ..."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All facts about a model except its weights.
+
+    Attributes:
+        config: the transformer's `config.json`, as it is.
+        model_type: its `model_type`, such as "bert"; "model2vec" for static embeddings; "" for bare ONNX.
+        architectures: its `architectures`.
+        transformer_path: folder of the transformer's own files (weights, tokenizer).
+        weights: safetensors files, sorted; empty if there are none.
+        onnx: ONNX file to use if there is no other, or None.
+        pooling: modes whose results are concatenated, in sentence-transformers' order.
+        include_prompt: whether pooling sees the prompt's tokens.
+        dense: Dense modules after pooling, in order.
+        normalize: whether the modules end in Normalize.
+        max_length: tokens of the longest input, special tokens included; None if nothing says so.
+        lower_case: whether texts are lower-cased before the tokenizer (`do_lower_case`).
+        truncation_side: where the tokenizer cuts.
+        padding_side: where the tokenizer would pad; reference implementations pool by it, packed batches never pad.
+        prompts: name to text.
+        default_prompt_name: prompt used when a request names none.
+        similarity: "cosine", "dot", "euclidean" or "manhattan".
+        matryoshka_dimensions: sizes the model was trained for, if its files say so.
+    """
+
+    files: ModelFiles
+    config: dict[str, Any]
+    model_type: str
+    architectures: tuple[str, ...]
+    transformer_path: Path
+    weights: tuple[Path, ...]
+    onnx: Path | None = None
+    pooling: tuple[PoolingMode, ...] = ("mean",)
+    include_prompt: bool = True
+    dense: tuple[DenseLayer, ...] = ()
+    normalize: bool = False
+    max_length: int | None = None
+    lower_case: bool = False
+    truncation_side: TruncationSide = "right"
+    padding_side: TruncationSide = "right"
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity: str = "cosine"
+    matryoshka_dimensions: tuple[int, ...] = ()
