@@ -34,7 +34,10 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class DenseLayer:
-    """A sentence-transformers Dense module: `activation(x W^T + b)`, weights in `path`."""
+    """A sentence-transformers Dense module: `activation(x W^T + b)`.
+
+    `path` is its safetensors file, with `linear.weight` [out, in] and `linear.bias` [out].
+    """
 
     path: Path
     in_features: int
@@ -54,7 +57,8 @@ class ModelSpec:
         architectures: its `architectures`.
         transformer_path: folder of the transformer's own files (weights, tokenizer).
         weights: safetensors files, sorted; empty if there are none.
-        onnx: ONNX file to use if there is no other, or None.
+        onnx: the folder's ONNX file, or None; what to use when `weights` is empty.
+        pickle: pickled weights (`pytorch_model.bin`), or None; loaded only with `trust_pickle`.
         pooling: modes whose results are concatenated, in sentence-transformers' order.
         include_prompt: whether pooling sees the prompt's tokens.
         dense: Dense modules after pooling, in order.
@@ -63,10 +67,12 @@ class ModelSpec:
         lower_case: whether texts are lower-cased before the tokenizer (`do_lower_case`).
         truncation_side: where the tokenizer cuts.
         padding_side: where the tokenizer would pad; reference implementations pool by it, packed batches never pad.
-        prompts: name to text.
+        prompts: name to text; only what the files say.
         default_prompt_name: prompt used when a request names none.
         similarity: "cosine", "dot", "euclidean" or "manhattan".
         matryoshka_dimensions: sizes the model was trained for, if its files say so.
+        truncate_dim: length that sentence-transformers cuts vectors to by default (not normalised again), or None.
+        notes: guesses that were made, one sentence each, for the log and `lemni models show`.
     """
 
     files: ModelFiles
@@ -76,6 +82,7 @@ class ModelSpec:
     transformer_path: Path
     weights: tuple[Path, ...]
     onnx: Path | None = None
+    pickle: Path | None = None
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt: bool = True
     dense: tuple[DenseLayer, ...] = ()
@@ -88,3 +95,5 @@ class ModelSpec:
     default_prompt_name: str | None = None
     similarity: str = "cosine"
     matryoshka_dimensions: tuple[int, ...] = ()
+    truncate_dim: int | None = None
+    notes: tuple[str, ...] = ()

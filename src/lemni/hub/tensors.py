@@ -1,7 +1,8 @@
 """Reads safetensors files by memory map: one store over one or several shards.
 
 Own code because the safetensors library copies every tensor and its numpy side has no bfloat16. Arrays are
-read-only views of the file, so weights cost no memory until they are touched. Families and runtimes call it;
+copy-on-write views of the file, so weights cost no memory until they are touched; OpenVINO and torch share only
+writable memory, hence not read-only (a write would stay in this process). Families and runtimes call it;
 the format is https://github.com/huggingface/safetensors#format.
 """
 
@@ -76,12 +77,12 @@ class TensorStore:
         return self._entry(name).shape
 
     def raw(self, name: str) -> NDArray[np.uint8]:
-        """uint8 [bytes]: the stored bytes, little-endian, as a read-only view of the file."""
+        """uint8 [bytes]: the stored bytes, little-endian, as a view of the file."""
         entry = self._entry(name)
         return entry.data[entry.start : entry.end]
 
     def numpy(self, name: str) -> NDArray[Any]:
-        """The tensor in its own shape: a read-only view of the file, or for bf16 a float32 copy.
+        """The tensor in its own shape: a view of the file, or for bf16 a float32 copy.
 
         Raises:
             ModelLoadError: no such tensor, or a storage type that numpy has no equal of (8-bit floats and smaller).
@@ -130,7 +131,7 @@ def _open(path: Path) -> dict[str, _Entry]:
             size = file.seek(0, 2)
             if size < 8:
                 raise ModelLoadError(f"{path}: not a safetensors file: {size} bytes are less than its fixed header")
-            view: NDArray[np.uint8] = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            view: NDArray[np.uint8] = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
     except OSError as error:
         raise ModelLoadError(f"{path}: cannot be read: {error.strerror or error}") from error
     (header_bytes,) = struct.unpack("<Q", view[:8].tobytes())

@@ -1,0 +1,91 @@
+"""Which files of a folder hold weights: one row per layout, the first complete one wins.
+
+Used to describe a model, to see whether a cached copy is complete, and to choose what to download. Works on
+relative names, so that the same rows serve a folder on disk and a listing of the hub.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lemni.errors import ModelLoadError
+from lemni.hub.jsonfile import read_json
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to lay out weights in a folder.
+
+    Attributes:
+        kind: "safetensors", "onnx" or "pickle".
+        pattern: glob of the file that marks the layout, relative to the folder.
+        parts: globs of the files that belong to it; all of them are downloaded.
+        sharded: the marked file is an index whose `weight_map` names the parts.
+    """
+
+    kind: str
+    pattern: str
+    parts: tuple[str, ...]
+    sharded: bool = False
+
+
+LAYOUTS = (
+    Layout("safetensors", "model.safetensors", ("model.safetensors",)),
+    Layout("safetensors", "model.safetensors.index.json", ("model-*-of-*.safetensors",), sharded=True),
+    Layout("safetensors", "*.safetensors", ("*.safetensors",)),
+    Layout("onnx", "onnx/model.onnx", ("onnx/model.onnx", "onnx/model.onnx_data*", "onnx/model.onnx.data")),
+    Layout("onnx", "model.onnx", ("model.onnx", "model.onnx_data*", "model.onnx.data")),
+    Layout("onnx", "*.onnx", ("*.onnx", "*.onnx_data*", "*.onnx.data")),
+    Layout("onnx", "onnx/*.onnx", ("onnx/*.onnx", "onnx/*.onnx_data*", "onnx/*.onnx.data")),
+    Layout("pickle", "pytorch_model.bin", ("pytorch_model.bin",)),
+    Layout("pickle", "pytorch_model.bin.index.json", ("pytorch_model-*-of-*.bin",), sharded=True),
+)
+KINDS = ("safetensors", "onnx", "pickle")
+
+
+def match(names: Iterable[str], pattern: str) -> list[str]:
+    """Names that fit a glob, sorted; `*` does not cross a folder, adapters are not weights of a model."""
+    depth = pattern.count("/")
+    hits = (n for n in names if n.count("/") == depth and fnmatch.fnmatchcase(n, pattern))
+    return sorted(n for n in hits if not n.startswith("adapter_"))
+
+
+def find(names: Iterable[str], kind: str) -> Layout | None:
+    """The first layout of this kind that a folder with these relative names has."""
+    names = list(names)
+    return next((row for row in LAYOUTS if row.kind == kind and match(names, row.pattern)), None)
+
+
+def weight_files(folder: Path, kind: str) -> tuple[Path, ...]:
+    """Files of this kind in the folder: all shards, or one file, or nothing.
+
+    Raises:
+        ModelLoadError: a shard that the index names is missing, or several files and nothing says which.
+    """
+    names = [p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("onnx/*")) if p.is_file()]
+    row = find(names, kind)
+    if row is None:
+        return ()
+    marks = match(names, row.pattern)
+    if row.sharded:
+        return _shards(folder, folder / marks[0])
+    if len(marks) > 1:
+        raise ModelLoadError(f"{folder}: several {kind} files and none is named model.{kind}: {', '.join(marks)}")
+    return (folder / marks[0],)
+
+
+def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelLoadError(f"{index}: has no weight_map")
+    shards = sorted({str(name) for name in weight_map.values()})
+    if foreign := [name for name in shards if "/" in name or "\\" in name]:
+        raise ModelLoadError(f"{index}: names files outside its folder: {', '.join(foreign)}")
+    if missing := [name for name in shards if not (folder / name).is_file()]:
+        raise ModelLoadError(
+            f"{folder}: {len(missing)} of {len(shards)} weight files are missing: {', '.join(missing)}"
+        )
+    return tuple(folder / name for name in shards)
