@@ -1,0 +1,203 @@
+"""Models of the Hugging Face hub: its local cache, and downloads of just the files that are needed.
+
+huggingface_hub does the work and reads its own environment (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE). It is
+slow to import, so nothing here runs before a folder and Lemni's own cache have been looked at.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lemni.errors import ModelLoadError, ModelNotFound
+from lemni.hub.cache import CachedModel
+from lemni.hub.weights import KINDS, find, match, weight_files
+
+_TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.spm")
+# Folders of other programs' exports; their configuration is not the model's.
+_EXPORTS = ("onnx", "openvino", "coreml", "tf", "flax", "gguf", "mlx")
+
+
+def cached(model_id: str, revision: str | None, trust_pickle: bool) -> Path:
+    """The snapshot folder of a model in the local Hugging Face cache. Never uses the network.
+
+    Raises:
+        ModelNotFound: it is not there, or only in part; the message says which.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = (try_to_load_from_cache(model_id, name, revision=revision) for name in ("config.json", "modules.json"))
+        path = next((Path(file) for file in found if isinstance(file, str)), None)
+    except HFValidationError:
+        raise ModelNotFound("not a hub id") from None
+    if path is None:
+        raise ModelNotFound(f"not in {constants.HF_HUB_CACHE}")
+    folder = path.parent
+    _require_complete(folder, trust_pickle)
+    return folder
+
+
+def download(
+    model_id: str, revision: str | None, token: str | None, trust_pickle: bool, progress: bool | None = None
+) -> Path:
+    """Download the needed files of a model into the Hugging Face cache; returns the snapshot folder.
+
+    Raises:
+        ModelNotFound: the hub does not have it, does not show it to this user, or cannot be reached.
+        ModelLoadError: it is there, but holds only weights that may not be loaded.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    api = HfApi(token=token, library_name="lemni")
+    try:
+        info = api.model_info(model_id, revision=revision)
+        wanted = choose_files((file.rfilename for file in info.siblings or ()), trust_pickle, model_id)
+        folder = snapshot_download(
+            model_id,
+            revision=revision,
+            token=token,
+            library_name="lemni",
+            allow_patterns=[_literal(name) for name in wanted],
+            tqdm_class=_bars(progress),
+        )
+    except GatedRepoError:
+        raise ModelNotFound(
+            f"the model is gated: accept its terms on its page, then give a token (--hf-token, HF_TOKEN or `hf auth "
+            f"login`){_if_token(token)}"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelNotFound(f"the model has no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise ModelNotFound(
+            f"no such model, or it is private and needs a token (--hf-token or HF_TOKEN){_if_token(token)}"
+        ) from None
+    except HFValidationError:
+        raise ModelNotFound("not a hub id") from None
+    except OfflineModeIsEnabled:
+        raise ModelNotFound("HF_HUB_OFFLINE is set") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelNotFound(f"cannot be reached: {_first_line(error)}") from error
+    except Exception as error:  # httpx's and requests' connection errors share no base class
+        if not _is_transport_error(error):
+            raise
+        raise ModelNotFound(f"cannot be reached: {_first_line(error)}") from error
+    _require_complete(Path(folder), trust_pickle)
+    return Path(folder)
+
+
+def choose_files(names: Iterable[str], trust_pickle: bool, model_id: str) -> list[str]:
+    """Which files of a repository to download: texts, and per folder one layout of weights.
+
+    Raises:
+        ModelLoadError: there are only pickled weights and `trust_pickle` is off, or no weights at all.
+    """
+    names = list(names)
+    wanted = {n for n in names if _is_text(n)}
+    root_kind = next((kind for kind in KINDS if find(names, kind)), None)
+    if root_kind is None and not any(n.endswith(".safetensors") for n in names):
+        raise ModelLoadError(f"{model_id}: holds no weights that Lemni reads (safetensors or ONNX)")
+    if root_kind == "pickle" and not trust_pickle:
+        raise ModelLoadError(
+            f"{model_id}: has only pickled weights (pytorch_model.bin), which can run code when loaded; "
+            "pass --trust-pickle if you trust its author"
+        )
+    for folder in {n.rpartition("/")[0] for n in names} - set(_EXPORTS):
+        inside = [n[len(folder) + 1 if folder else 0 :] for n in names if n.startswith(f"{folder}/") or not folder]
+        kinds = KINDS if folder == "" else ("safetensors", "pickle")
+        for kind in kinds if trust_pickle else [k for k in kinds if k != "pickle"]:
+            if row := find(inside, kind):
+                parts = {part for pattern in (row.pattern, *row.parts) for part in match(inside, pattern)}
+                wanted |= {f"{folder}/{part}" if folder else part for part in parts}
+                break
+    return sorted(wanted)
+
+
+def list_cached() -> list[CachedModel]:
+    """Models in the Hugging Face cache, one for each revision."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    found = [
+        CachedModel(
+            id=repository.repo_id,
+            revision=revision.commit_hash,
+            cache="huggingface",
+            origin=repository.repo_id,
+            path=revision.snapshot_path,
+            size_bytes=revision.size_on_disk,
+            time_s=revision.last_modified,
+        )
+        for repository in repositories
+        if repository.repo_type == "model"
+        for revision in repository.revisions
+    ]
+    return sorted(found, key=lambda m: (m.id, m.revision))
+
+
+def remove(revision: str) -> None:
+    """Delete one revision (a commit) from the Hugging Face cache."""
+    from huggingface_hub import scan_cache_dir
+
+    scan_cache_dir().delete_revisions(revision).execute()
+
+
+def _is_text(name: str) -> bool:
+    top, _, rest = name.partition("/")
+    if name.count("/") > 1 or (rest and (top in _EXPORTS or top.startswith("checkpoint"))):
+        return False
+    return any(fnmatch.fnmatchcase(name.rpartition("/")[2], pattern) for pattern in _TEXT_PATTERNS)
+
+
+def _require_complete(folder: Path, trust_pickle: bool) -> None:
+    kinds = KINDS if trust_pickle else ("safetensors", "onnx")
+    places = [folder, *(p for p in folder.iterdir() if p.is_dir() and p.name[:2] in ("0_", "1_"))]
+    try:
+        if not any(weight_files(place, kind) for place in places for kind in kinds):
+            raise ModelNotFound(f"{folder} has no weights that may be loaded")
+    except ModelLoadError as error:
+        raise ModelNotFound(f"incomplete: {error.message}") from error
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _bars(progress: bool | None) -> type:
+    from tqdm import tqdm
+
+    class Bars(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)  # huggingface_hub's own argument
+            kwargs["disable"] = None if progress is None else not progress  # None: only on a terminal
+            super().__init__(*args, **kwargs)
+
+    return Bars
+
+
+def _if_token(token: str | None) -> str:
+    return "; the token that was given does not open it" if token else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _is_transport_error(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3")
