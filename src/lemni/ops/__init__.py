@@ -1,0 +1,1 @@
+"""The vocabulary that model families are written in, and one implementation of it per array library."""

@@ -1,23 +1,67 @@
-"""What every runtime is: something that computes one packed batch.
+"""What a runtime is: it makes a model run on a device, and hands out replicas that compute packed batches.
 
-A runtime object is one replica: one thread calls `run` on it at a time. Loading happens in the runtime's
-own module; the table of names is in `lemni.runtimes`.
+A `Backend` holds the weights once; a `Runtime` is one replica of it, on which one thread calls `run` at a time.
+The table of names is in `lemni.runtimes`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lemni.hub.spec import ModelSpec
+from lemni.ops.base import Inputs, Ops, Tensor
 from lemni.types import PackedBatch
+
+Encoder = Callable[[Inputs], Tensor]
+"""One packed batch -> hidden states [T, hidden]."""
+
+Head = Callable[[Tensor, Inputs], Tensor]
+"""Hidden states [T, hidden] -> one row per sequence [B, dim]."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a backend builds, written over ops so that any array library can run it.
+
+    Attributes:
+        spec: the model's facts; its files hold the weights.
+        encoder: makes the family on an array library. Backends with model code of their own (transformers, ONNX)
+            leave it alone.
+        head: makes what the task puts on top: pooling, Dense modules, normalising.
+    """
+
+    spec: ModelSpec
+    encoder: Callable[[Ops], Encoder]
+    head: Callable[[Ops], Head]
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How to run: from the settings, with no "auto" left.
+
+    Attributes:
+        devices: "cpu", or one torch device per replica such as "cuda:0".
+        dtype: "float32", "float16" or "bfloat16".
+        replicas: how many replicas will be asked for at most; None lets the backend choose.
+        threads: CPU threads for all replicas together; None takes all cores.
+    """
+
+    devices: tuple[str, ...] = ("cpu",)
+    dtype: str = "float32"
+    replicas: int | None = None
+    threads: int | None = None
+    trust_remote_code: bool = False
+    trust_pickle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a runtime wants from the scheduler.
+    """What a backend wants from the scheduler.
 
     Attributes:
         batch_tokens: token budget that runs best on this device.
@@ -44,4 +88,31 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Free the device's memory. Idempotent."""
+        ...
+
+
+class Backend(Protocol):
+    """A model that is loaded, on one or several devices.
+
+    Attributes:
+        name: the runtime's name in the table.
+        device: where it runs, for people.
+        dtype: precision of the computation.
+        max_positions: tokens of the longest sequence the weights allow, or None.
+        parameters: count of weights.
+    """
+
+    name: str
+    device: str
+    dtype: str
+    limits: Limits
+    max_positions: int | None
+    parameters: int
+
+    def replica(self, index: int) -> Runtime:
+        """Replica `index`; again after one died."""
+        ...
+
+    def close(self) -> None:
+        """Free all memory. Idempotent."""
         ...

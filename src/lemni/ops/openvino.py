@@ -1,0 +1,262 @@
+"""The vocabulary on OpenVINO: calling a family once with these operations writes its graph.
+
+Weights become constants that share the file's memory map. What changes from batch to batch enters through named
+parameters, made when a family first asks for one; `feed` computes the values of those that are in the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence as Seq
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset15 as op
+
+from lemni.errors import ModelLoadError
+from lemni.ops.base import ACTIVATIONS
+from lemni.ops.plan import FULL, RowPlan, Window, plan_rows
+from lemni.types import PackedBatch
+
+Tensor = ov.Output | ov.Node
+
+_Feeder = Callable[[PackedBatch, RowPlan], NDArray[Any]]
+
+
+def _by_sequence(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
+    """int32 [B, L]: the tokens of each sequence, its last one repeated up to the longest."""
+    columns = np.minimum(np.arange(plan.width, dtype=np.int32), batch.lengths[:, None] - 1)
+    tokens: NDArray[np.int32] = batch.starts[:, None] + columns
+    return tokens
+
+
+def _segments(batch: PackedBatch, plan: RowPlan) -> NDArray[np.float32]:
+    """float32 [B, T]: 1 where the token belongs to the sequence; a matrix product with it is a sum by sequence."""
+    owner = np.repeat(np.arange(len(batch)), batch.lengths)
+    return (owner == np.arange(len(batch))[:, None]).astype(np.float32)
+
+
+# Parameter name -> its shape and how a batch fills it.
+_FEEDERS: dict[str, tuple[list[int], _Feeder]] = {
+    "ids": ([-1], lambda batch, plan: batch.ids),
+    "positions": ([-1], lambda batch, plan: batch.positions),
+    "token_types": ([-1], lambda batch, plan: batch.token_types),
+    "places": ([-1, 1], lambda batch, plan: (batch.positions[:, None] + 1).astype(np.float32)),
+    "lengths": ([-1, 1], lambda batch, plan: batch.lengths[:, None].astype(np.float32)),
+    "pool_mask": (
+        [-1, 1],
+        lambda batch, plan: (batch.positions >= np.repeat(batch.pool_starts, batch.lengths))[:, None].astype(np.float32),
+    ),
+    "first": ([-1], lambda batch, plan: batch.starts + batch.pool_starts),
+    "last": ([-1], lambda batch, plan: batch.starts + batch.lengths - 1),
+    "segments": ([-1, -1], _segments),
+    "by_sequence": ([-1, -1], _by_sequence),
+    "row_tokens": ([-1, -1], lambda batch, plan: plan.token),
+    "row_cells": ([-1], lambda batch, plan: plan.cell),
+    "relative": ([-1, -1], lambda batch, plan: plan.relative),
+}
+
+
+_FLOATS = ("places", "lengths", "pool_mask", "segments")
+
+
+class OpenVINOInputs:
+    """The parameters of the graph that is being written."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, ov.Node] = {}
+        self._feeders: dict[str, _Feeder] = {}
+
+    def parameter(self, name: str) -> ov.Node:
+        shape, feeder = _FEEDERS[name]
+        return self._parameter(name, shape, feeder)
+
+    def mask(self, window: Window) -> ov.Node:
+        """float [R, 1, L or 1, L], one parameter for each kind of window in the model."""
+        return self._parameter(f"mask_{window[0]}_{window[1]}", [-1, 1, -1, -1], lambda batch, plan: plan.mask(window))
+
+    def _parameter(self, name: str, shape: list[int], feeder: _Feeder) -> ov.Node:
+        if name not in self.parameters:
+            floats = name in _FLOATS or name.startswith("mask")
+            node = op.parameter(shape, np.float32 if floats else np.int32, name=name)
+            node.output(0).set_names({name})
+            self.parameters[name] = node
+            self._feeders[name] = feeder
+        return self.parameters[name]
+
+    def feed(self, batch: PackedBatch) -> dict[str, NDArray[Any]]:
+        """The value of every parameter in the graph for one batch."""
+        plan = plan_rows(batch.lengths)
+        return {name: np.ascontiguousarray(feeder(batch, plan)) for name, feeder in self._feeders.items()}
+
+    @property
+    def ids(self) -> ov.Node:
+        return self.parameter("ids")
+
+    @property
+    def positions(self) -> ov.Node:
+        return self.parameter("positions")
+
+    @property
+    def token_types(self) -> ov.Node:
+        return self.parameter("token_types")
+
+    @property
+    def places(self) -> ov.Node:
+        return self.parameter("places")
+
+    @property
+    def lengths(self) -> ov.Node:
+        return self.parameter("lengths")
+
+    @property
+    def pool_mask(self) -> ov.Node:
+        return self.parameter("pool_mask")
+
+
+def _ints(*values: int) -> ov.Node:
+    return op.constant(np.array(values, dtype=np.int64))
+
+
+def _scalar(value: float) -> ov.Node:
+    return op.constant(np.float32(value))
+
+
+_TOKEN_AXIS = 0
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], ov.Node]] = {
+    "gelu": lambda x: op.gelu(x, "ERF"),
+    "gelu_new": lambda x: op.gelu(x, "TANH"),
+    "gelu_fast": lambda x: op.gelu(x, "TANH"),
+    "gelu_pytorch_tanh": lambda x: op.gelu(x, "TANH"),
+    "quick_gelu": lambda x: op.multiply(x, op.sigmoid(op.multiply(x, _scalar(1.702)))),
+    "relu": op.relu,
+    "silu": op.swish,
+    "swish": op.swish,
+    "tanh": op.tanh,
+    "sigmoid": op.sigmoid,
+    "linear": lambda x: x,
+}
+
+
+class OpenVINOOps:
+    """`lemni.ops.base.Ops` that writes a float32 graph; the compiled graph's precision is set when compiling."""
+
+    def constant(self, array: NDArray[Any]) -> ov.Node:
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32, copy=False)
+        shared = array.flags.c_contiguous and array.flags.writeable
+        return op.constant(array if shared else np.ascontiguousarray(array), shared_memory=shared)
+
+    def embedding(self, table: Tensor, ids: Tensor) -> ov.Node:
+        return op.gather(table, ids, _ints(_TOKEN_AXIS))
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> ov.Node:
+        product = op.matmul(x, weight, False, True)
+        return product if bias is None else op.add(product, bias)
+
+    def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> ov.Node:
+        normal = op.mvn(x, _ints(-1), True, eps, "INSIDE_SQRT")
+        if weight is not None:
+            normal = op.multiply(normal, weight)
+        return normal if bias is None else op.add(normal, bias)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> ov.Node:
+        mean = op.reduce_mean(op.multiply(x, x), _ints(-1), True)
+        return op.multiply(op.divide(x, op.sqrt(op.add(mean, _scalar(eps)))), weight)
+
+    def activation(self, x: Tensor, name: str) -> ov.Node:
+        if name not in _ACTIVATIONS:
+            raise ModelLoadError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+        return _ACTIVATIONS[name](x)
+
+    def split(self, x: Tensor, sizes: Seq[int]) -> list[Tensor]:
+        return list(op.variadic_split(x, _ints(-1), _ints(*sizes)).outputs())
+
+    def concat(self, xs: Seq[Tensor]) -> ov.Node:
+        return op.concat(list(xs), -1)
+
+    def heads(self, x: Tensor, count: int) -> ov.Node:
+        return op.reshape(x, _ints(0, count, -1), True)
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> ov.Node:
+        dim, width = _width(x), _width(cos)
+        rotary, rest = (x, None) if dim == width else self.split(x, [width, dim - width])
+        half = width // 2
+        if interleaved:
+            pairs = op.reshape(rotary, _ints(0, 0, half, 2), True)
+            even, odd = self.split(pairs, [1, 1])
+            turned = op.reshape(op.concat([op.negative(odd), even], -1), _ints(0, 0, width), True)
+        else:
+            left, right = self.split(rotary, [half, half])
+            turned = op.concat([op.negative(right), left], -1)
+        cos, sin = op.unsqueeze(cos, _ints(1)), op.unsqueeze(sin, _ints(1))
+        rotated = op.add(op.multiply(rotary, cos), op.multiply(turned, sin))
+        return rotated if rest is None else op.concat([rotated, rest], -1)
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        inputs: OpenVINOInputs,
+        *,
+        scale: float,
+        window: Window = FULL,
+        bias: Tensor | None = None,
+    ) -> ov.Node:
+        count, kv_count, dim = _width(query, 1), _width(key, 1), _width(value)
+        tokens = inputs.parameter("row_tokens")
+
+        def rows(x: Tensor) -> ov.Node:  # [T, heads, D] -> [R, heads, L, D]
+            return op.transpose(op.gather(x, tokens, _ints(_TOKEN_AXIS)), _ints(0, 2, 1, 3))
+
+        def shared(x: ov.Node) -> ov.Node:  # every key and value head serves several query heads
+            if kv_count == count:
+                return x
+            spread = op.unsqueeze(x, _ints(2))
+            repeated = op.broadcast(spread, _ints(1, 1, count // kv_count, 1, 1), "BIDIRECTIONAL")
+            return op.reshape(repeated, _ints(0, count, -1, _width(x)), True)
+
+        mask = inputs.mask(window)
+        if bias is not None:
+            mask = op.add(mask, bias)
+        out = op.scaled_dot_product_attention(
+            rows(query), shared(rows(key)), shared(rows(value)), mask, _scalar(scale), causal=False
+        )
+        flat = op.reshape(op.transpose(out, _ints(0, 2, 1, 3)), _ints(-1, count * dim), False)
+        return op.gather(flat, inputs.parameter("row_cells"), _ints(_TOKEN_AXIS))
+
+    def relative_bias(self, table: Tensor, inputs: OpenVINOInputs) -> ov.Node:
+        columns = _width(table)
+        shifted = op.add(inputs.parameter("relative"), op.constant(np.int32(columns // 2)))
+        clipped = op.minimum(op.maximum(shifted, op.constant(np.int32(0))), op.constant(np.int32(columns - 1)))
+        return op.gather(table, clipped, _ints(1))
+
+    def segment_sum(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
+        return op.matmul(inputs.parameter("segments"), x, False, False)
+
+    def segment_max(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
+        padded = op.gather(x, inputs.parameter("by_sequence"), _ints(_TOKEN_AXIS))
+        return op.reduce_max(padded, _ints(1), False)
+
+    def first(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
+        return op.gather(x, inputs.parameter("first"), _ints(_TOKEN_AXIS))
+
+    def last(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
+        return op.gather(x, inputs.parameter("last"), _ints(_TOKEN_AXIS))
+
+    def square_root(self, x: Tensor) -> ov.Node:
+        return op.sqrt(x)
+
+    def unit_length(self, x: Tensor) -> ov.Node:
+        norm = op.sqrt(op.reduce_sum(op.multiply(x, x), _ints(-1), True))
+        return op.divide(x, op.maximum(norm, _scalar(1e-12)))
+
+
+def _width(x: Tensor, axis: int = -1) -> int:
+    """A dimension that is known while the graph is written."""
+    shape = x.get_output_partial_shape(0) if isinstance(x, ov.Node) else x.get_partial_shape()
+    width: int = shape[len(shape) + axis if axis < 0 else axis].get_length()
+    return width

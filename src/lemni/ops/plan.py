@@ -1,0 +1,103 @@
+"""How attention sees a packed batch where the device has no variable-length kernel: as rows.
+
+Several short sequences share one row as long as the longest sequence, and a mask keeps them apart, so that a long
+sequence among short ones costs little more than without them (padding each to the longest would double or triple
+the time of such a batch). Pure numpy: lengths in, index arrays out; the runtimes call it once per batch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Window = tuple[int, int]
+"""Tokens that a query sees to its left and right besides itself; -1 is unlimited, so (-1, 0) is causal."""
+
+FULL: Window = (-1, -1)
+CAUSAL: Window = (-1, 0)
+
+MASKED = np.float32(-1e9)
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """Where each token of a packed batch stands in the rows.
+
+    Attributes:
+        lengths: int32 [B].
+        row: int32 [B], the row of each sequence.
+        column: int32 [B], the column where it begins.
+        rows: R.
+        width: L, the longest sequence.
+    """
+
+    lengths: NDArray[np.int32]
+    row: NDArray[np.int32]
+    column: NDArray[np.int32]
+    rows: int
+    width: int
+
+    @cached_property
+    def cell(self) -> NDArray[np.int32]:
+        """int32 [T]: the cell (row * L + column) of each token."""
+        first = self.row * self.width + self.column
+        starts = np.cumsum(self.lengths, dtype=np.int32) - self.lengths
+        return np.repeat(first - starts, self.lengths) + np.arange(self.lengths.sum(), dtype=np.int32)
+
+    @cached_property
+    def token(self) -> NDArray[np.int32]:
+        """int32 [R, L]: the token in each cell; 0 in cells without one."""
+        cells = np.zeros(self.rows * self.width, dtype=np.int32)
+        cells[self.cell] = np.arange(len(self.cell), dtype=np.int32)
+        return cells.reshape(self.rows, self.width)
+
+    @cached_property
+    def sequence(self) -> NDArray[np.int32]:
+        """int32 [R, L]: which sequence each cell belongs to; -1 for none."""
+        cells = np.full(self.rows * self.width, -1, dtype=np.int32)
+        cells[self.cell] = np.repeat(np.arange(len(self.lengths), dtype=np.int32), self.lengths)
+        return cells.reshape(self.rows, self.width)
+
+    @cached_property
+    def relative(self) -> NDArray[np.int32]:
+        """int32 [L, L]: key column minus query column; within a sequence that is their distance in tokens."""
+        columns = np.arange(self.width, dtype=np.int32)
+        return columns[None, :] - columns[:, None]
+
+    def mask(self, window: Window = FULL) -> NDArray[np.float32]:
+        """float32 [R, 1, L or 1, L]: 0 where the query (third axis) sees the key (last axis), else a large negative."""
+        if window == FULL and self.rows == len(self.lengths):
+            visible = (self.sequence >= 0)[:, None, None, :]
+        else:
+            visible = (self.sequence[:, :, None] == self.sequence[:, None, :])[:, None]
+            left, right = window
+            if left >= 0:
+                visible = visible & (self.relative >= -left)
+            if right >= 0:
+                visible = visible & (self.relative <= right)
+        return np.where(visible, np.float32(0), MASKED)
+
+
+def plan_rows(lengths: NDArray[np.int32]) -> RowPlan:
+    """Pack sequences into as few rows of the longest one's length as best-fit decreasing finds."""
+    width = int(lengths.max())
+    row = np.empty(len(lengths), dtype=np.int32)
+    column = np.empty(len(lengths), dtype=np.int32)
+    free: list[tuple[int, int]] = []  # (free cells, row), sorted
+    rows = 0
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[index])
+        fit = bisect_left(free, (length, -1))
+        if fit < len(free):
+            space, where = free.pop(fit)
+        else:
+            space, where = width, rows
+            rows += 1
+        row[index], column[index] = where, width - space
+        if space > length:
+            insort(free, (space - length, where))
+    return RowPlan(lengths, row, column, rows, width)

@@ -1,0 +1,223 @@
+"""The vocabulary on PyTorch, computed at once: GPUs, and CPUs for comparison.
+
+On CUDA in half precision attention is the variable-length flash kernel, which needs no rows and no mask; elsewhere,
+and for models with an attention bias, it is `scaled_dot_product_attention` over the rows of `lemni.ops.plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence as Seq
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from lemni.errors import ModelLoadError
+from lemni.ops.base import ACTIVATIONS
+from lemni.ops.plan import FULL, RowPlan, Window, plan_rows
+from lemni.types import PackedBatch
+
+Tensor = torch.Tensor
+VarlenAttention = Callable[..., Tensor]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "linear": lambda x: x,
+}
+
+
+class TorchInputs:
+    """One packed batch on the device; the parts that a family does not ask for are never made."""
+
+    def __init__(self, batch: PackedBatch, device: torch.device, dtype: torch.dtype) -> None:
+        self.batch = batch
+        self.device = device
+        self.dtype = dtype
+        self._masks: dict[Window, Tensor] = {}
+
+    def put(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+
+    @cached_property
+    def ids(self) -> Tensor:
+        return self.put(self.batch.ids)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        return self.put(self.batch.positions)
+
+    @cached_property
+    def token_types(self) -> Tensor:
+        return self.put(self.batch.token_types)
+
+    @cached_property
+    def places(self) -> Tensor:
+        return (self.positions + 1).to(self.dtype)[:, None]
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        return self.put(self.batch.lengths).to(self.dtype)[:, None]
+
+    @cached_property
+    def pool_mask(self) -> Tensor:
+        keep = self.batch.positions >= np.repeat(self.batch.pool_starts, self.batch.lengths)
+        return self.put(keep).to(self.dtype)[:, None]
+
+    @cached_property
+    def segments(self) -> Tensor:
+        """int [T]: the sequence of each token."""
+        return self.put(np.repeat(np.arange(len(self.batch)), self.batch.lengths))
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """int32 [B + 1]: where sequences begin and end."""
+        return self.put(np.concatenate([[0], np.cumsum(self.batch.lengths)]).astype(np.int32))
+
+    @cached_property
+    def plan(self) -> RowPlan:
+        return plan_rows(self.batch.lengths)
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """int [R * L]: the token of each cell."""
+        return self.put(self.plan.token.reshape(-1))
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """int [T]: the cell of each token."""
+        return self.put(self.plan.cell)
+
+    def mask(self, window: Window) -> Tensor:
+        if window not in self._masks:
+            self._masks[window] = self.put(self.plan.mask(window)).to(self.dtype)
+        return self._masks[window]
+
+
+class TorchOps:
+    """`lemni.ops.base.Ops` on one torch device and dtype."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        self.dtype = dtype
+        self._varlen = varlen_attention(device, dtype)
+
+    def constant(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+
+    def embedding(self, table: Tensor, ids: Tensor) -> Tensor:
+        return F.embedding(ids, table)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
+
+    def activation(self, x: Tensor, name: str) -> Tensor:
+        if name not in _ACTIVATIONS:
+            raise ModelLoadError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+        return _ACTIVATIONS[name](x)
+
+    def split(self, x: Tensor, sizes: Seq[int]) -> list[Tensor]:
+        return list(torch.split(x, list(sizes), dim=-1))
+
+    def concat(self, xs: Seq[Tensor]) -> Tensor:
+        return torch.cat(list(xs), dim=-1)
+
+    def heads(self, x: Tensor, count: int) -> Tensor:
+        return x.reshape(x.shape[0], count, -1)
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
+        width = cos.shape[-1]
+        rotary, rest = x[..., :width], x[..., width:]
+        if interleaved:
+            even, odd = rotary[..., 0::2], rotary[..., 1::2]
+            turned = torch.stack((-odd, even), dim=-1).flatten(-2)
+        else:
+            left, right = rotary.chunk(2, dim=-1)
+            turned = torch.cat((-right, left), dim=-1)
+        rotary = rotary * cos[:, None, :] + turned * sin[:, None, :]
+        return torch.cat((rotary, rest), dim=-1) if rest.shape[-1] else rotary
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        inputs: TorchInputs,
+        *,
+        scale: float,
+        window: Window = FULL,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        if self._varlen is not None and bias is None and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256:
+            longest = int(inputs.batch.lengths.max())
+            out = self._varlen(
+                query, key, value, inputs.offsets, inputs.offsets, longest, longest,
+                scale=scale, window_size=window, enable_gqa=key.shape[1] != query.shape[1],
+            )  # fmt: skip
+            return out.flatten(1)
+        plan = inputs.plan
+
+        def rows(x: Tensor) -> Tensor:  # [T, heads, D] -> [R, heads, L, D]
+            return x[inputs.tokens].view(plan.rows, plan.width, *x.shape[1:]).transpose(1, 2)
+
+        mask = inputs.mask(window) if bias is None else inputs.mask(window) + bias
+        out = F.scaled_dot_product_attention(
+            rows(query), rows(key), rows(value), mask, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
+        )
+        return out.transpose(1, 2).reshape(plan.rows * plan.width, -1)[inputs.cells]
+
+    def relative_bias(self, table: Tensor, inputs: TorchInputs) -> Tensor:
+        columns = np.clip(inputs.plan.relative + table.shape[1] // 2, 0, table.shape[1] - 1)  # [L, L]
+        return table[:, inputs.put(columns)]  # [heads, L, L]
+
+    def segment_sum(self, x: Tensor, inputs: TorchInputs) -> Tensor:
+        sums = torch.zeros(len(inputs.batch), x.shape[-1], dtype=torch.float32, device=x.device)
+        return sums.index_add_(0, inputs.segments, x.float()).to(x.dtype)
+
+    def segment_max(self, x: Tensor, inputs: TorchInputs) -> Tensor:
+        index = inputs.segments[:, None].expand_as(x)
+        empty = torch.full((len(inputs.batch), x.shape[-1]), -torch.inf, dtype=x.dtype, device=x.device)
+        return empty.scatter_reduce(0, index, x, "amax")
+
+    def first(self, x: Tensor, inputs: TorchInputs) -> Tensor:
+        return x[inputs.put(inputs.batch.starts + inputs.batch.pool_starts)]
+
+    def last(self, x: Tensor, inputs: TorchInputs) -> Tensor:
+        return x[inputs.put(inputs.batch.starts + inputs.batch.lengths - 1)]
+
+    def square_root(self, x: Tensor) -> Tensor:
+        return torch.sqrt(x)
+
+    def unit_length(self, x: Tensor) -> Tensor:
+        return F.normalize(x.float(), dim=-1).to(x.dtype)
+
+
+def varlen_attention(device: torch.device, dtype: torch.dtype) -> VarlenAttention | None:
+    """The variable-length flash kernel, if this device, dtype and torch have it (CUDA, half precision, torch >= 2.10)."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    kernel: VarlenAttention = varlen_attn
+    return kernel

@@ -1,0 +1,78 @@
+"""CPU: a family traced into an OpenVINO graph, straight from the safetensors file.
+
+One compiled model per backend, one inference request (a stream of its own) per replica. The graph is dynamic in
+tokens, sequences and rows, so nothing is ever compiled again.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemni.errors import ModelLoadError
+from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
+from lemni.runtimes.base import BackendOptions, Blueprint, Limits
+from lemni.types import PackedBatch
+
+# Small batches stay in a core's cache: see benchmarks/batch_tokens.py.
+CPU_BATCH_TOKENS = 512
+
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+class OpenVINOBackend:
+    """A model compiled for the CPU. Raises ModelLoadError if the graph cannot be built or compiled."""
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, blueprint: Blueprint, options: BackendOptions) -> None:
+        import openvino as ov
+
+        replicas = options.replicas or 1
+        self.dtype = options.dtype
+        self.limits = Limits(CPU_BATCH_TOKENS, replicas)
+        ops, self._inputs = OpenVINOOps(), OpenVINOInputs()
+        encoder = blueprint.encoder(ops)
+        self.max_positions: int | None = getattr(encoder, "max_positions", None)
+        self.parameters: int = getattr(encoder, "parameters", 0)
+        output = blueprint.head(ops)(encoder(self._inputs), self._inputs)
+        model = ov.Model([output], list(self._inputs.parameters.values()), "lemni")
+        config: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[options.dtype],
+            "NUM_STREAMS": replicas,
+            "INFERENCE_NUM_THREADS": options.threads or len(os.sched_getaffinity(0)),
+        }
+        try:
+            self._compiled: Any = ov.Core().compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            raise ModelLoadError(f"OpenVINO cannot compile the model: {error}") from error
+
+    def replica(self, index: int) -> OpenVINORuntime:
+        return OpenVINORuntime(self._compiled.create_infer_request(), self._inputs, self.limits)
+
+    def close(self) -> None:
+        self._compiled = None
+
+
+class OpenVINORuntime:
+    """One inference request."""
+
+    device = "cpu"
+
+    def __init__(self, request: Any, inputs: OpenVINOInputs, limits: Limits) -> None:
+        self._request = request
+        self._inputs = inputs
+        self.limits = limits
+
+    def run(self, batch: PackedBatch) -> NDArray[np.float32]:
+        outputs = self._request.infer(self._inputs.feed(batch), share_inputs=True, share_outputs=True)
+        # A copy: the request's own buffer is written again by the next batch.
+        rows: NDArray[np.float32] = np.array(outputs[0], dtype=np.float32)
+        return rows
+
+    def close(self) -> None:
+        self._request = None
