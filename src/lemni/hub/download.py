@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -41,7 +40,6 @@ def fetch(
     sha256: str | None,
     size: int | None = None,
     progress: bool | None = None,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Put the file at `url` into `target`, or leave a `.part` file to go on from.
 
@@ -58,12 +56,12 @@ def fetch(
     if sha256 is None:
         part.unlink(missing_ok=True)  # nothing would tell a wrong continuation
     resumed = part.exists() and part.stat().st_size > 0
-    _receive(client, url, part, target.name, size, show, sleep)
+    _receive(client, url, part, target.name, size, show)
     if sha256 is not None and (found := file_sha256(part)) != sha256:
         part.unlink()
         if resumed:
             # What lay there may have been of another file: once more from the start.
-            fetch(client, url, target, sha256=sha256, size=size, progress=progress, sleep=sleep)
+            fetch(client, url, target, sha256=sha256, size=size, progress=progress)
             return
         raise DownloadError(f"{redact(url)}: has the sha256 {found}, expected {sha256}; nothing was kept")
     part.replace(target)
@@ -91,7 +89,6 @@ def _receive(
     name: str,
     size: int | None,
     show: bool,
-    sleep: Callable[[float], None],
 ) -> None:
     from tqdm import tqdm as progress_bar
 
@@ -134,7 +131,7 @@ def _stream(client: httpx.Client, url: str, part: Path, have: int, bar: tqdm[Any
                 bar.total = int(response.headers["content-length"]) + (have if goes_on else 0)
             with part.open("ab" if goes_on else "wb") as file:
                 bar.update((have if goes_on else 0) - bar.n)
-                for chunk in response.iter_bytes(CHUNK_BYTES):
+                for chunk in response.iter_bytes():  # as they come; gathered chunks would be lost with the line
                     file.write(chunk)
                     bar.update(len(chunk))
     except httpx.TransportError as error:
