@@ -99,7 +99,6 @@ class Backend(Protocol):
         device: where it runs, for people.
         dtype: precision of the computation.
         max_positions: tokens of the longest sequence the weights allow, or None.
-        parameters: count of weights.
     """
 
     name: str
@@ -107,7 +106,6 @@ class Backend(Protocol):
     dtype: str
     limits: Limits
     max_positions: int | None
-    parameters: int
 
     def replica(self, index: int) -> Runtime:
         """Replica `index`; again after one died."""

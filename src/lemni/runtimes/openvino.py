@@ -38,7 +38,6 @@ class OpenVINOBackend:
         ops, self._inputs = OpenVINOOps(), OpenVINOInputs()
         encoder = blueprint.encoder(ops)
         self.max_positions: int | None = getattr(encoder, "max_positions", None)
-        self.parameters: int = getattr(encoder, "parameters", 0)
         output = blueprint.head(ops)(encoder(self._inputs), self._inputs)
         model = ov.Model([output], list(self._inputs.parameters.values()), "lemni")
         config: dict[str, Any] = {

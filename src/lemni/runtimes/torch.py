@@ -40,11 +40,8 @@ class TorchBackend:
         self._loaded = [self._load(blueprint, torch.device(name)) for name in options.devices]
         encoder = self._loaded[0].encoder
         self.max_positions: int | None = getattr(encoder, "max_positions", None)
-        self.parameters: int = getattr(encoder, "parameters", 0)
         on_cpu = self._loaded[0].device.type == "cpu"
-        self.limits = Limits(
-            CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS, options.replicas or len(options.devices)
-        )
+        self.limits = Limits(CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS, options.replicas or len(options.devices))
 
     def _load(self, blueprint: Blueprint, device: torch.device) -> _Loaded:
         ops = TorchOps(device, self._torch_dtype)

@@ -1,0 +1,171 @@
+"""From settings to a loaded model: finds the files, chooses a runtime, checks what fits together.
+
+The one place that joins hub, families, tasks and runtimes; called by the library, the server and the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from lemni.config import EngineSettings, HubSettings, ModelSettings
+from lemni.errors import ConfigError, ModelLoadError, missing_extra
+from lemni.families import FAMILIES, family_class
+from lemni.families.weights import Weights
+from lemni.hub import ModelSpec, TensorStore, describe, resolve
+from lemni.ops.base import Ops
+from lemni.runtimes import open_backend
+from lemni.runtimes.base import Backend, BackendOptions, Blueprint, Encoder
+from lemni.tasks.dense import DenseModel
+from lemni.tasks.head import dense_head
+from lemni.tasks.tokenizer import Tokenizer
+from lemni.types import ModelCard, PackedBatch, Sequence
+
+logger = logging.getLogger(__name__)
+
+# Where neither the model's files nor its positions end, a bound that keeps one text from taking all memory.
+_LONGEST = 32768
+
+
+def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -> DenseModel:
+    """Find, read and compile one model.
+
+    Raises:
+        ModelNotFound: nowhere to be found; says what was tried.
+        ModelLoadError: the files are broken or need what Lemni does not have.
+        ConfigError: settings that this model cannot satisfy.
+        MissingExtra: an optional package is needed.
+    """
+    files = resolve(model.model, hub, model.revision)
+    spec = describe(files)
+    if model.pooling is not None:
+        spec = dataclasses.replace(spec, pooling=(model.pooling,))
+    for note in spec.notes:
+        logger.info("%s: %s", files.id, note)
+    devices = _devices(model.device)
+    runtime = _runtime(model, spec, on_gpu=devices != ("cpu",))
+    options = BackendOptions(
+        devices=devices,
+        dtype=_dtype(model.dtype, spec, on_gpu=devices != ("cpu",)),
+        replicas=engine.replicas,
+        threads=engine.threads,
+        trust_remote_code=model.trust_remote_code,
+        trust_pickle=model.trust_pickle,
+    )
+    backend = open_backend(runtime, Blueprint(spec, _encoder(spec), dense_head(spec)), options)
+    try:
+        return _assemble(model, spec, backend)
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _encoder(spec: ModelSpec) -> Callable[[Ops], Encoder]:
+    def build(ops: Ops) -> Encoder:
+        return family_class(spec.model_type)(spec.config, Weights(TensorStore(spec.weights)), ops)
+
+    return build
+
+
+def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend) -> DenseModel:
+    longest = _max_length(model.max_length, spec, backend.max_positions)
+    vocabulary = spec.config.get("vocab_size")
+    tokenizer = Tokenizer(spec, longest, vocabulary)
+    probe = backend.replica(0).run(PackedBatch.pack([Sequence(np.zeros(1, dtype=np.int32))]))
+    card = ModelCard(
+        name=model.served_name or _served_name(spec),
+        model_id=spec.files.id,
+        revision=spec.files.revision,
+        source=spec.files.source,
+        architecture=next(iter(spec.architectures), spec.model_type),
+        task="embed",
+        dimensions=spec.truncate_dim or int(probe.shape[1]),
+        max_length=longest,
+        vocabulary=tokenizer.vocabulary,
+        matryoshka_dimensions=spec.matryoshka_dimensions,
+        prompts=spec.prompts,
+        default_prompt_name=spec.default_prompt_name,
+        similarity=spec.similarity,
+        normalized=spec.normalize,
+        runtime=backend.name,
+        device=backend.device,
+        dtype=backend.dtype,
+        parameters=TensorStore(spec.weights).parameters(),
+    )
+    return DenseModel(card, spec, tokenizer, backend, truncate=model.truncate, prompt_name=model.prompt_name)
+
+
+def _served_name(spec: ModelSpec) -> str:
+    """A folder's own name, not its path, which is nobody's business; else the id it was asked for by."""
+    return spec.files.path.resolve().name if spec.files.source == "folder" else spec.files.id
+
+
+def _max_length(wanted: int | None, spec: ModelSpec, positions: int | None) -> int:
+    if wanted is not None:
+        if positions is not None and wanted > positions:
+            raise ConfigError(f"max_length is {wanted}, but {spec.files.id} has positions for {positions} tokens")
+        return wanted
+    return min(length for length in (spec.max_length, positions, _LONGEST) if length is not None)
+
+
+def _devices(wanted: str) -> tuple[str, ...]:
+    """ "auto" becomes the first GPU if there is one that torch can use, else the CPU."""
+    if wanted == "cpu":
+        return ("cpu",)
+    if wanted == "auto":
+        # Importing torch takes a second or two: only where a GPU driver is present.
+        if not Path("/dev/nvidiactl").exists() or find_spec("torch") is None:
+            return ("cpu",)
+        import torch
+
+        return ("cuda:0",) if torch.cuda.is_available() else ("cpu",)
+    if find_spec("torch") is None:
+        raise missing_extra("torch", "torch", f"device {wanted!r}")
+    import torch
+
+    devices = tuple(name.strip() for name in wanted.split(","))
+    for name in devices:
+        try:
+            kind, index = torch.device(name).type, torch.device(name).index or 0
+        except RuntimeError:
+            raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from None
+        if kind == "cuda" and index >= torch.cuda.device_count():
+            raise ConfigError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA device(s)")
+    return devices
+
+
+def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
+    if spec.model_type == "model2vec":
+        natural = "static"
+    elif not spec.weights and spec.onnx is not None:
+        natural = "onnx"
+    elif not spec.weights:
+        if not model.trust_pickle:
+            raise ModelLoadError(
+                f"{spec.files.id} has only pickled weights ({spec.pickle}), which can run code when they are loaded. "
+                "If you trust them: --trust-pickle (needs the extra 'torch')"
+            )
+        natural = "transformers"
+    elif spec.model_type not in FAMILIES or spec.config.get("auto_map") and model.trust_remote_code:
+        natural = "transformers"
+    else:
+        natural = "torch" if on_gpu else "openvino"
+    if model.runtime == "auto":
+        return natural
+    if model.runtime == "openvino" and on_gpu:
+        raise ConfigError("runtime openvino computes on the CPU: choose --device cpu, or --runtime torch")
+    return model.runtime
+
+
+def _dtype(wanted: str, spec: ModelSpec, *, on_gpu: bool) -> str:
+    if wanted != "auto":
+        return wanted
+    if not on_gpu:
+        return "float32"
+    stored = spec.config.get("dtype") or spec.config.get("torch_dtype")
+    return "bfloat16" if stored == "bfloat16" else "float16"

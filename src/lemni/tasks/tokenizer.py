@@ -1,0 +1,231 @@
+"""Texts and token ids into sequences, as the model's own tokenizer and sentence-transformers do it.
+
+Truncation never passes silently: a sequence that lost tokens says so, and with `truncate="error"` it is refused.
+The tokenizers library is thread-safe and releases the GIL while it works.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemni.errors import InputTooLong, InvalidRequest, InvalidTokenIds, LemniError, ModelLoadError, missing_extra
+from lemni.hub.spec import ModelSpec
+from lemni.types import Item, Sequence, Truncate
+
+# Texts are at most about this many characters a token: a far longer one is over any limit without tokenising.
+_CHARACTERS_PER_TOKEN_GUESS = 4
+
+
+class Tokenizer:
+    """The tokenizer of one model, with its maximum length.
+
+    Args:
+        spec: the model's facts.
+        max_length: tokens of the longest sequence, special tokens included.
+        vocabulary: rows of the embedding table; ids at or over it are refused.
+    """
+
+    def __init__(self, spec: ModelSpec, max_length: int, vocabulary: int | None) -> None:
+        self.max_length = max_length
+        self.lower_case = spec.lower_case
+        self.special_tokens = True
+        plain = load_tokenizer(spec.transformer_path)
+        plain.no_padding()
+        plain.no_truncation()
+        self._plain = plain
+        self.vocabulary = vocabulary or plain.get_vocab_size(with_added_tokens=True)
+        self._cutting: dict[str, Any] = {}
+        special = {token for token, added in plain.get_added_tokens_decoder().items() if added.special}
+        self._special_ids = frozenset(special)
+
+    def encode(
+        self,
+        items: Seq[Item],
+        truncate: Truncate,
+        prompt: str = "",
+        pool_start: int = 0,
+        offset: int = 0,
+    ) -> list[Sequence | LemniError]:
+        """One sequence or the item's own error per item; `offset` is the index of the first item, for messages."""
+        out: list[Sequence | LemniError | None] = [None] * len(items)
+        texts: list[str] = []
+        places: list[int] = []
+        for place, item in enumerate(items):
+            if isinstance(item, str):
+                text = prompt + item
+                texts.append(text.lower() if self.lower_case else text)
+                places.append(place)
+            else:
+                out[place] = self._from_ids(item, truncate, offset + place)
+        if texts:
+            encodings = self._tokenizer(truncate).encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+            for place, encoding in zip(places, encodings, strict=True):
+                ids = np.array(encoding.ids, dtype=np.int32)
+                out[place] = self._checked(ids, bool(encoding.overflowing), truncate, pool_start, offset + place)
+        return [result for result in out if result is not None]
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Tokens that a prompt takes at the start of a sequence, as sentence-transformers counts them."""
+        ids = self._plain.encode(prompt.lower() if self.lower_case else prompt).ids
+        return len(ids) - 1 if ids and ids[-1] in self._special_ids else len(ids)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text without prompt and truncation."""
+        return len(self._plain.encode(text, add_special_tokens=self.special_tokens).ids)
+
+    def _tokenizer(self, truncate: Truncate) -> Any:
+        if truncate == "error":
+            return self._plain
+        if truncate not in self._cutting:
+            from tokenizers import Tokenizer as Library
+
+            clone = Library.from_str(self._plain.to_str())
+            clone.enable_truncation(self.max_length, direction=truncate)
+            self._cutting[truncate] = clone
+        return self._cutting[truncate]
+
+    def _checked(
+        self, ids: NDArray[np.int32], truncated: bool, truncate: Truncate, pool_start: int, index: int
+    ) -> Sequence | LemniError:
+        if len(ids) > self.max_length:
+            return self._too_long(len(ids), index)
+        if len(ids) == 0:
+            return InvalidRequest(f"input[{index}] has no tokens", item=index, param="input")
+        return Sequence(ids, pool_start=min(pool_start, len(ids) - 1), truncated=truncated)
+
+    def _from_ids(self, item: Seq[int], truncate: Truncate, index: int) -> Sequence | LemniError:
+        try:
+            ids = np.asarray(item)
+        except ValueError:  # lists of different lengths
+            ids = np.array("")
+        if ids.ndim != 1 or len(ids) == 0 or ids.dtype.kind not in "iu":
+            return InvalidTokenIds(f"input[{index}] must be a list of at least one token id", item=index, param="input")
+        wrong = ids[(ids < 0) | (ids >= self.vocabulary)]
+        if len(wrong):
+            return InvalidTokenIds(
+                f"input[{index}] holds token id {int(wrong[0])}, but this model's vocabulary is 0..{self.vocabulary - 1}. "
+                "The ids come from another tokenizer: send text instead "
+                "(langchain-openai: OpenAIEmbeddings(..., check_embedding_ctx_length=False)), "
+                "or ids of this model's own tokenizer.",
+                item=index,
+                param="input",
+            )
+        if len(ids) <= self.max_length:
+            return Sequence(ids.astype(np.int32))
+        if truncate == "error":
+            return self._too_long(len(ids), index)
+        return Sequence(self._cut(ids, truncate).astype(np.int32), truncated=True)
+
+    def _cut(self, ids: NDArray[Any], truncate: Truncate) -> NDArray[Any]:
+        """Cut to the maximum length, but keep a special token at either end, as the tokenizer itself would."""
+        first = ids[:1] if int(ids[0]) in self._special_ids else ids[:0]
+        last = ids[-1:] if int(ids[-1]) in self._special_ids else ids[:0]
+        body = ids[len(first) : len(ids) - len(last)]
+        room = max(self.max_length - len(first) - len(last), 0)
+        body = body[:room] if truncate == "right" else body[len(body) - room :]
+        return np.concatenate([first, body, last])[: self.max_length]
+
+    def _too_long(self, tokens: int, index: int) -> InputTooLong:
+        return InputTooLong(
+            f"input[{index}] has {tokens} tokens, but this model takes at most {self.max_length}. "
+            "Shorten it, or let the server truncate it.",
+            item=index,
+            param="input",
+        )
+
+    def estimate(self, item: Item, prompt: str = "") -> int:
+        """A guess at the tokens of an item, without tokenising; at least 1."""
+        tokens = (len(prompt) + len(item)) // _CHARACTERS_PER_TOKEN_GUESS + 2 if isinstance(item, str) else len(item)
+        return max(1, min(tokens, self.max_length))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A `tokenizers.Tokenizer` from the folder's files.
+
+    `tokenizer.json` first; then a WordPiece `vocab.txt`; then whatever transformers can convert (extra "torch").
+
+    Raises:
+        ModelLoadError: no file that can be read.
+    """
+    from tokenizers import Tokenizer as Library
+
+    config = _read(folder / "tokenizer_config.json")
+    whole, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    if whole.is_file():
+        try:
+            tokenizer = Library.from_file(str(whole))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelLoadError(f"{whole}: not a readable tokenizer: {error}") from error
+        _apply_lower_case(tokenizer, config)
+    elif vocabulary.is_file():
+        tokenizer = _word_piece(vocabulary, config)
+    else:
+        tokenizer = _convert(folder)
+    _append_end(tokenizer, config)
+    return tokenizer
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
+    return config
+
+
+def _apply_lower_case(tokenizer: Any, config: dict[str, Any]) -> None:
+    # transformers' BertTokenizerFast lets tokenizer_config.json overrule the normalizer of tokenizer.json.
+    normalizer = tokenizer.normalizer
+    lower = config.get("do_lower_case")
+    if lower is not None and type(normalizer).__name__ == "BertNormalizer" and normalizer.lowercase != lower:
+        normalizer.lowercase = lower
+        tokenizer.normalizer = normalizer
+
+
+def _word_piece(vocabulary: Path, config: dict[str, Any]) -> Any:
+    from tokenizers import BertWordPieceTokenizer
+
+    return BertWordPieceTokenizer(
+        str(vocabulary),
+        lowercase=config.get("do_lower_case", True),
+        strip_accents=config.get("strip_accents"),
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+    )._tokenizer
+
+
+def _convert(folder: Path) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise missing_extra("transformers", "torch", f"{folder}: a tokenizer without tokenizer.json") from None
+    try:
+        return AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer
+    except Exception as error:  # whatever a converter raises, the cause is the folder's files
+        raise ModelLoadError(
+            f"{folder}: no tokenizer.json, and transformers cannot read the tokenizer: {error}"
+        ) from error
+
+
+def _append_end(tokenizer: Any, config: dict[str, Any]) -> None:
+    """`add_eos_token` in tokenizer_config.json counts even where tokenizer.json was saved without it."""
+    end = config.get("eos_token")
+    end = end.get("content") if isinstance(end, dict) else end
+    if not config.get("add_eos_token") or not isinstance(end, str):
+        return
+    identity = tokenizer.token_to_id(end)
+    ids = tokenizer.encode("a").ids
+    if identity is None or (ids and ids[-1] == identity):
+        return
+    from tokenizers import processors
+
+    ending = processors.TemplateProcessing(single=f"$A {end}", pair=f"$A $B {end}", special_tokens=[(end, identity)])
+    existing = tokenizer.post_processor
+    tokenizer.post_processor = ending if existing is None else processors.Sequence([existing, ending])
