@@ -1,0 +1,212 @@
+"""Every sentence-transformers setting that changes a vector, against sentence-transformers on the same folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sentence_transformers.models import Dense, Normalize, Pooling
+
+from lemni.config import EngineSettings, HubSettings, ModelSettings
+from lemni.errors import ConfigError, InputTooLong, InvalidRequest, InvalidTokenIds, LemniError
+from lemni.loading import load_model
+from lemni.tasks.dense import DenseModel
+from lemni.types import EmbedOptions, Item, PackedBatch, Sequence
+from tests.tasks.tiny import TEXTS, sentence_model
+
+MODES = ["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"]
+
+
+def load(folder: Path, **settings: Any) -> DenseModel:
+    model = ModelSettings.model_validate({"model": str(folder / "model"), "device": "cpu", **settings})
+    return load_model(model, HubSettings(offline=True), EngineSettings())
+
+
+def embed(model: DenseModel, items: list[Item], **options: Any) -> NDArray[np.float32]:
+    chosen = EmbedOptions(**options)
+    model.validate(chosen)
+    sequences = model.tokenize(items, chosen, 0)
+    for sequence in sequences:
+        if isinstance(sequence, LemniError):
+            raise sequence
+    rows = model.new_runtime(0).run(PackedBatch.pack([s for s in sequences if isinstance(s, Sequence)]))
+    return model.finish(list(rows), chosen)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+@pytest.mark.parametrize("mode", MODES)
+def test_pooling_modes(tmp_path: Path, mode: str, runtime: str) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32, pooling_mode=mode)])
+    ours = embed(load(tmp_path, runtime=runtime), TEXTS)
+    np.testing.assert_allclose(ours, reference.encode(TEXTS), atol=1e-5)
+
+
+def test_several_pooling_modes_are_concatenated(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32, pooling_mode=["mean", "cls", "max"]), Normalize()])
+    model = load(tmp_path)
+    assert model.card.dimensions == 96
+    np.testing.assert_allclose(embed(model, TEXTS), reference.encode(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["mean", "weightedmean", "max", "mean_sqrt_len_tokens"])
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_pooling_without_the_prompt(tmp_path: Path, mode: str, runtime: str) -> None:
+    prompts = {"query": "find this: ", "document": "doc: "}
+    pooling = Pooling(32, pooling_mode=mode, include_prompt=False)
+    reference = sentence_model(tmp_path, [pooling], prompts=prompts)
+    ours = embed(load(tmp_path, runtime=runtime), TEXTS, prompt_name="query")
+    np.testing.assert_allclose(ours, reference.encode(TEXTS, prompt_name="query"), atol=1e-5)
+    assert np.abs(ours - embed(load(tmp_path, runtime=runtime), TEXTS)).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "activation", [torch.nn.Tanh(), torch.nn.Identity(), torch.nn.GELU(), torch.nn.ReLU(), torch.nn.SiLU()]
+)
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_dense_modules(tmp_path: Path, activation: torch.nn.Module, runtime: str) -> None:
+    torch.manual_seed(1)
+    modules = [
+        Pooling(32),
+        Dense(32, 48, activation_function=activation),
+        Dense(48, 16, bias=False, activation_function=torch.nn.Identity()),
+        Normalize(),
+    ]
+    reference = sentence_model(tmp_path, modules)
+    np.testing.assert_allclose(embed(load(tmp_path, runtime=runtime), TEXTS), reference.encode(TEXTS), atol=1e-5)
+
+
+def test_prompts_by_name_by_text_and_by_default(tmp_path: Path) -> None:
+    prompts = {"query": "find: ", "document": "doc: "}
+    reference = sentence_model(tmp_path, [Pooling(32)], prompts=prompts, default_prompt_name="document")
+    model = load(tmp_path)
+    np.testing.assert_allclose(embed(model, TEXTS), reference.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(
+        embed(model, TEXTS, prompt_name="query"), reference.encode(TEXTS, prompt_name="query"), atol=1e-5
+    )
+    np.testing.assert_allclose(embed(model, TEXTS, prompt="xyz "), reference.encode(TEXTS, prompt="xyz "), atol=1e-5)
+    np.testing.assert_allclose(embed(model, TEXTS, prompt=""), reference.encode(TEXTS, prompt=""), atol=1e-5)
+    np.testing.assert_allclose(
+        embed(load(tmp_path, prompt_name="query"), TEXTS), reference.encode(TEXTS, prompt_name="query"), atol=1e-5
+    )
+
+
+def test_an_unknown_prompt_names_those_that_exist(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)], prompts={"query": "q: "})
+    with pytest.raises(InvalidRequest, match=r"'passage'.*'query'"):
+        load(tmp_path).validate(EmbedOptions(prompt_name="passage"))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_truncation_side_of_the_model(tmp_path: Path, side: str) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32)], max_length=12, tokenizer={"truncation_side": side})
+    model = load(tmp_path)
+    np.testing.assert_allclose(embed(model, TEXTS), reference.encode(TEXTS), atol=1e-5)
+
+
+def test_truncation_by_request_says_so_or_refuses(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)], max_length=6)
+    model = load(tmp_path)
+    left, right = (
+        model.tokenize(["abcdefgh"], EmbedOptions(truncate=side), 0)[0] for side in ("left", "right")
+    )
+    assert isinstance(left, Sequence)
+    assert isinstance(right, Sequence)
+    assert left.truncated
+    assert right.truncated
+    letters = model.tokenizer._plain
+    assert letters.decode(left.ids.tolist()) == "##e ##f ##g ##h"
+    assert letters.decode(right.ids.tolist()) == "a ##b ##c ##d"
+    refused = model.tokenize(["a", "abcdefgh"], EmbedOptions(truncate="error"), 4)
+    assert isinstance(refused[0], Sequence)
+    assert isinstance(refused[1], InputTooLong)
+    assert (refused[1].item, refused[1].message[:45]) == (5, "input[5] has 10 tokens, but this model takes ")
+    fits = model.tokenize(["abcd"], EmbedOptions(), 0)[0]
+    assert isinstance(fits, Sequence)
+    assert not fits.truncated
+
+
+def test_lower_casing(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32)], transformer={"do_lower_case": True})
+    model = load(tmp_path)
+    assert model.spec.lower_case
+    np.testing.assert_allclose(embed(model, TEXTS), reference.encode(TEXTS), atol=1e-5)
+    np.testing.assert_array_equal(embed(model, ["ABC"]), embed(model, ["abc"]))
+
+
+def test_dimensions_are_cut_and_normalised_again(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32), Normalize()])
+    model = load(tmp_path)
+    cut = reference.encode(TEXTS)[:, :8]
+    ours = embed(model, TEXTS, dimensions=8)
+    assert ours.flags.c_contiguous
+    np.testing.assert_allclose(ours, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_array_equal(embed(model, TEXTS, dimensions=32), embed(model, TEXTS))
+    for wrong in (0, -1, 33):
+        with pytest.raises(InvalidRequest, match="1 to 32"):
+            model.validate(EmbedOptions(dimensions=wrong))
+
+
+def test_normalize_by_request(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32)])
+    model = load(tmp_path)
+    raw, unit = reference.encode(TEXTS), reference.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(embed(model, TEXTS), raw, atol=1e-5)
+    np.testing.assert_allclose(embed(model, TEXTS, normalize=True), unit, atol=1e-5)
+
+
+def test_truncate_dim_of_the_model(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32)], truncate_dim=8)
+    model = load(tmp_path)
+    assert model.card.dimensions == 8
+    np.testing.assert_allclose(embed(model, TEXTS), reference.encode(TEXTS), atol=1e-5)
+
+
+def test_token_ids_equal_their_text(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32)])
+    ids = [reference.tokenizer(text)["input_ids"] for text in TEXTS]
+    np.testing.assert_allclose(embed(load(tmp_path), ids), reference.encode(TEXTS), atol=1e-5)
+
+
+def test_foreign_token_ids_name_the_remedy(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)])
+    model = load(tmp_path)
+    good, foreign, negative, fraction, empty = model.tokenize([[2, 5, 3], [9906, 1917], [-1], [1.5], []], EmbedOptions(), 0)  # type: ignore[list-item]
+    assert isinstance(good, Sequence)
+    assert isinstance(foreign, InvalidTokenIds)
+    assert "9906" in foreign.message
+    assert "check_embedding_ctx_length=False" in foreign.message
+    for error in (negative, fraction, empty):
+        assert isinstance(error, InvalidTokenIds)
+
+
+def test_long_token_ids_keep_their_special_tokens(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)], max_length=5)
+    model = load(tmp_path)
+    cut = {
+        side: model.tokenize([[2, 10, 11, 12, 13, 14, 3]], EmbedOptions(truncate=side), 0)[0]
+        for side in ("left", "right", "error")
+    }
+    assert isinstance(cut["error"], InputTooLong)
+    assert isinstance(cut["left"], Sequence)
+    assert isinstance(cut["right"], Sequence)
+    assert cut["left"].ids.tolist() == [2, 12, 13, 14, 3]
+    assert cut["right"].ids.tolist() == [2, 10, 11, 12, 3]
+    assert cut["right"].truncated
+
+
+def test_max_length_beyond_the_positions_is_refused(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)])
+    assert load(tmp_path, max_length=64).card.max_length == 64
+    with pytest.raises(ConfigError, match="65.*64 tokens"):
+        load(tmp_path, max_length=65)
+
+
+def test_pooling_override(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32, pooling_mode="cls")])
+    assert reference[1].pooling_mode == "cls"
+    mean = sentence_model(tmp_path / "mean", [Pooling(32, pooling_mode="mean")])
+    np.testing.assert_allclose(embed(load(tmp_path, pooling="mean"), TEXTS), mean.encode(TEXTS), atol=1e-5)
