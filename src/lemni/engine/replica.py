@@ -1,0 +1,194 @@
+"""One replica: a runtime and the thread that feeds it. Take work, pack, run, hand on.
+
+A forward pass that raises is tried again in halves until the guilty sequence is alone; running out of memory
+shrinks the replica's budget. A thread that dies, or is declared dead by the watchdog, gives its works back once
+and touches nothing afterwards; `replicas.py` replaces it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemni.engine import failures
+from lemni.engine.alarm import Alarm
+from lemni.engine.failures import log
+from lemni.engine.finishing import Finisher
+from lemni.engine.scheduler import Work
+from lemni.engine.served import ServedModel
+from lemni.engine.slots import Slot, Slots
+from lemni.runtimes.base import Runtime
+from lemni.types import PackedBatch
+
+MAX_FAILURES = 16
+"""Forward passes that fail one after the other before the replica itself is taken for broken."""
+
+
+class ReplicaBroken(Exception):
+    """Nothing works on this replica any more, such as after an error that poisons a GPU context."""
+
+
+class Replica:
+    """Attributes:
+    budget: tokens of one batch; shrinks when memory runs out.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        runtime: Runtime,
+        budget: int,
+        *,
+        served: ServedModel,
+        finisher: Finisher,
+        slots: Slots,
+        alarm: Alarm,
+        forward_timeout_s: float,
+        on_death: Callable[[Replica, BaseException], None],
+    ) -> None:
+        self.index = index
+        self.budget = budget
+        self._runtime = runtime
+        self._served = served
+        self._finisher = finisher
+        self._slots = slots
+        self._alarm = alarm
+        self._forward_timeout_s = forward_timeout_s
+        self._on_death = on_death
+        self._lock = threading.Lock()  # guards the four below, which the watchdog looks at
+        self._aboard: set[Work] = set()
+        self._slot: Slot | None = None
+        self._pass = 0  # number of the forward pass that runs
+        self._dead = False
+        self._failures = 0  # since the last forward pass that succeeded
+        self._thread = threading.Thread(target=self._run, name=f"lemni-{served.name}-{index}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread. Returns whether it has ended."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._dead and self._served.wait_for_work():
+                self._step()
+        except BaseException as cause:
+            self._die(cause)
+        finally:
+            close_quietly(self._runtime)
+
+    def _step(self) -> None:
+        slot = self._slots.acquire()  # before taking work, so that the batch holds what came while waiting
+        try:
+            works = self._served.take(self.budget)
+            if works:
+                with self._lock:
+                    self._slot = slot
+                    self._aboard = set(works)
+                self._compute(works)
+        finally:
+            slot.release()
+
+    def _compute(self, works: list[Work]) -> None:
+        groups = [works]
+        while groups and not self._dead:
+            group = groups.pop()
+            try:
+                rows = self._forward(group)
+            except Exception as error:
+                self._failures += 1
+                if self._failures >= MAX_FAILURES:
+                    raise ReplicaBroken(f"{MAX_FAILURES} forward passes failed one after the other") from error
+                groups.extend(reversed(self._smaller(group, error)))
+            else:
+                self._failures = 0
+                if self._land(group):
+                    self._finisher.put(group, rows)
+
+    def _forward(self, group: list[Work]) -> NDArray[np.float32]:
+        """float32 [group, dim]."""
+        batch = PackedBatch.pack([work.sequence for work in group])
+        number = self._pass = self._pass + 1
+        watch = self._alarm.after(self._forward_timeout_s, lambda: self._overdue(number))
+        started = time.monotonic()
+        try:
+            rows = self._runtime.run(batch)
+        finally:
+            self._alarm.cancel(watch)
+            with self._lock:
+                self._pass += 1
+        if not isinstance(rows, np.ndarray) or rows.ndim != 2 or len(rows) != len(group):
+            raise RuntimeError(f"the runtime gave {np.shape(rows)} for {len(group)} sequences")
+        self._served.ran(batch.tokens, time.monotonic() - started)
+        return rows
+
+    def _smaller(self, group: list[Work], error: Exception) -> list[list[Work]]:
+        """What to run instead of a group that failed; nothing if one sequence is all there was."""
+        out_of_memory = is_out_of_memory(error)
+        if len(group) == 1:
+            if self._land(group):
+                doing = f"a sequence of {group[0].tokens} tokens"
+                self._served.fail(group, failures.internal(error, f"{self._served.name}: {doing}"))
+            return []
+        if out_of_memory:
+            budget = max(1, min(self.budget, sum(work.tokens for work in group)) // 2)
+            if budget < self.budget:
+                log.warning(
+                    "%s: replica %d is out of memory; token budget %d -> %d (%s)",
+                    self._served.name,
+                    self.index,
+                    self.budget,
+                    budget,
+                    error,
+                )
+                self.budget = budget
+        half = len(group) // 2
+        return [group[:half], group[half:]]
+
+    def _land(self, group: list[Work]) -> bool:
+        """The group is no longer aboard. False if the replica is dead: somebody else has its works."""
+        with self._lock:
+            if self._dead:
+                return False
+            self._aboard.difference_update(group)
+            return True
+
+    def _overdue(self, number: int) -> None:
+        """The watchdog: a forward pass has run out of its time."""
+        with self._lock:
+            if self._pass != number:
+                return
+        self._die(TimeoutError(f"a forward pass took over {self._forward_timeout_s:g} s"))
+
+    def _die(self, cause: BaseException) -> None:
+        with self._lock:
+            if self._dead:
+                return
+            self._dead = True
+            works = sorted(self._aboard, key=lambda work: work.serial)
+            self._aboard.clear()
+            slot = self._slot
+        if slot is not None:
+            slot.release()
+        self._on_death(self, cause)
+        self._served.requeue(works)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Told by name too: torch's OutOfMemoryError is a RuntimeError, and torch need not be installed."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def close_quietly(runtime: Runtime) -> None:
+    try:
+        runtime.close()
+    except Exception:
+        log.exception("closing a runtime failed")

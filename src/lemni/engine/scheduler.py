@@ -1,0 +1,231 @@
+"""Which waiting sequences make the next batch. A pure data structure: no thread, no clock, no model.
+
+A *flow* is one request. A *work* is one distinct sequence that somebody waits for: equal sequences in flight,
+waiting or running, of one request or of several, are one work with several wanters, computed once.
+Flows share the forward passes fairly, by weight, in tokens (`fair.py`); `take` cuts one packed batch by a token
+budget. Within a flow the longest works go first and together, because runtimes may pad inside attention.
+`served.py` holds one scheduler per model, under its lock.
+"""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable
+from enum import Enum
+from itertools import count
+
+from lemni.engine.fair import FairQueue, Share, Turn
+from lemni.types import Priority, Sequence
+
+NO_LIMIT = sys.maxsize
+MAX_SKIPPED = 16
+"""Flows whose next work did not fit that `take` passes over before it calls a batch full."""
+
+
+class State(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    GONE = "gone"
+
+
+class Flow(Share):
+    """One request's waiting works.
+
+    Attributes:
+        reserved: estimated tokens of items that are not tokenised yet.
+        wanted: its works that are not complete, waiting or running.
+        pending: (room, -serial, work), ascending: the longest, and among equals the oldest, is last.
+            Works that another flow has taken, or that must run alone by now, stay until they come up.
+    """
+
+    __slots__ = ("pending", "reserved", "wanted")
+
+    def __init__(self, weight: int, reserved: int) -> None:
+        super().__init__(weight)
+        self.reserved = reserved
+        self.wanted: set[Work] = set()
+        self.pending: list[tuple[int, int, Work]] = []
+
+    def longest(self) -> Work | None:
+        """The next work, if any waits."""
+        while self.pending:
+            room, _, work = self.pending[-1]
+            if work.state is State.WAITING and work.room == room:
+                return work
+            self.pending.pop()
+        return None
+
+    def pick(self, room: int) -> Work | None:
+        """Take out the longest work that fits into `room`, unless it is under half of the longest that waits:
+        much shorter ones are left for batches of their like."""
+        longest = self.longest()
+        if longest is None or longest.room <= room:
+            return self.pending.pop()[2] if longest else None
+        at = bisect_right(self.pending, (room, 1)) - 1
+        while at >= 0 and 2 * self.pending[at][0] >= longest.room:
+            needed, _, work = self.pending.pop(at)
+            if work.state is State.WAITING and work.room == needed:
+                return work
+            at -= 1
+        return None
+
+
+class Work:
+    """One distinct sequence to compute, and who wants its row.
+
+    Attributes:
+        wanters: (flow, index of the item in its request); the same flow may be there twice.
+        deaths: replicas that died with this work aboard.
+    """
+
+    __slots__ = ("deaths", "key", "sequence", "serial", "state", "tokens", "wanters")
+
+    def __init__(self, sequence: Sequence, key: object, serial: int) -> None:
+        self.sequence = sequence
+        self.key = key
+        self.serial = serial
+        self.tokens = len(sequence)
+        self.state = State.WAITING
+        self.wanters: list[tuple[Flow, int]] = []
+        self.deaths = 0
+
+    @property
+    def room(self) -> int:
+        """Tokens of budget that it takes up; all of it if it may have killed a replica, so that it runs alone."""
+        return NO_LIMIT if self.deaths else self.tokens
+
+
+class Scheduler:
+    """Attributes:
+    max_tokens: bound of `waiting_tokens`, for `excess`.
+    waiting_tokens: reserved and waiting; running ones no longer count.
+    waiting: number of works that wait.
+    running: number of works that run.
+    """
+
+    def __init__(self, max_tokens: int, interactive_weight: int) -> None:
+        self.max_tokens = max_tokens
+        self.waiting_tokens = 0
+        self.waiting = 0
+        self.running = 0
+        self._interactive_weight = interactive_weight
+        self._queue: FairQueue[Flow] = FairQueue()
+        self._works: dict[object, Work] = {}
+        self._serials = count()
+
+    def excess(self, tokens: int) -> int:
+        """By how many tokens another request of `tokens` would be over the bound; 0 if it fits."""
+        return max(0, self.waiting_tokens + tokens - self.max_tokens)
+
+    def admit(self, tokens: int, priority: Priority) -> Flow:
+        """A new flow that will bring about `tokens` tokens. The caller has looked at `excess`."""
+        self.waiting_tokens += tokens
+        return Flow(self._interactive_weight if priority == "interactive" else 1, tokens)
+
+    def add(self, flow: Flow, wanted: Iterable[tuple[int, Sequence, object]], reserved: int) -> int:
+        """Sequences of `flow`, as (item's index, sequence, its key), in place of `reserved` estimated tokens.
+        Returns how many joined a work that was there already."""
+        self._release(flow, reserved)
+        joined = 0
+        fresh = []
+        for index, sequence, key in wanted:
+            work = self._works.get(key)
+            if work is None:
+                work = self._works[key] = Work(sequence, key, next(self._serials))
+                self.waiting += 1
+                self.waiting_tokens += work.tokens
+            else:
+                joined += 1
+            work.wanters.append((flow, index))
+            if work not in flow.wanted:
+                flow.wanted.add(work)
+                if work.state is State.WAITING:
+                    fresh.append(work)
+        self._enqueue(flow, fresh)
+        return joined
+
+    def take(self, budget: int) -> list[Work]:
+        """The next batch: at most `budget` tokens, or one longer sequence alone. Empty if nothing waits."""
+        batch: list[Work] = []
+        room = budget
+        skipped: list[Turn[Flow]] = []
+        while room > 0 and len(skipped) < MAX_SKIPPED and (flow := self._queue.first()):
+            work = flow.pick(room if batch else NO_LIMIT)
+            if work is not None:
+                self._start(work)
+                batch.append(work)
+                room -= work.room
+                self._queue.serve(flow, work.tokens)
+                self._wait_or_leave(flow)
+            elif flow.pending:
+                skipped.append(self._queue.skip())
+            else:
+                self._queue.leave(flow)
+        self._queue.restore(skipped)
+        return batch
+
+    def requeue(self, works: Iterable[Work]) -> None:
+        """Works whose replica died wait again, and will run alone: one of them may have been the cause."""
+        for work in works:
+            if work.state is not State.RUNNING:
+                continue
+            work.deaths += 1
+            if not work.wanters:
+                self.complete(work)
+                continue
+            work.state = State.WAITING
+            self.running -= 1
+            self.waiting += 1
+            self.waiting_tokens += work.tokens
+            for flow in {flow for flow, _ in work.wanters}:
+                self._enqueue(flow, [work])
+
+    def complete(self, work: Work) -> list[tuple[Flow, int]]:
+        """A running work has ended, well or badly: who wanted it. Nobody, if it had ended before."""
+        if work.state is not State.RUNNING:
+            return []
+        work.state = State.GONE
+        self.running -= 1
+        del self._works[work.key]
+        for flow, _ in work.wanters:
+            flow.wanted.discard(work)
+        return work.wanters
+
+    def leave(self, flow: Flow) -> None:
+        """The request has ended: what only it waited for is dropped, what runs for it is no longer wanted."""
+        self._release(flow, flow.reserved)
+        self._queue.leave(flow)
+        for work in flow.wanted:
+            work.wanters = [wanter for wanter in work.wanters if wanter[0] is not flow]
+            if not work.wanters and work.state is State.WAITING:
+                work.state = State.GONE
+                self._unwait(work)
+                del self._works[work.key]
+        flow.wanted.clear()
+        flow.pending.clear()
+
+    def _release(self, flow: Flow, reserved: int) -> None:
+        flow.reserved -= reserved
+        self.waiting_tokens -= reserved
+
+    def _enqueue(self, flow: Flow, works: list[Work]) -> None:
+        flow.pending.extend((work.room, -work.serial, work) for work in works)
+        flow.pending.sort()
+        self._wait_or_leave(flow)
+
+    def _wait_or_leave(self, flow: Flow) -> None:
+        following = flow.longest()
+        if following is None:
+            self._queue.leave(flow)
+        else:
+            self._queue.wait(flow, following.tokens)
+
+    def _start(self, work: Work) -> None:
+        work.state = State.RUNNING
+        self.running += 1
+        self._unwait(work)
+
+    def _unwait(self, work: Work) -> None:
+        self.waiting -= 1
+        self.waiting_tokens -= work.tokens

@@ -1,0 +1,296 @@
+"""One served model: its queue and its requests, under one lock. Everything that happens to a request happens here.
+
+Callers submit and cancel; tokenizer threads `add` sequences; replicas `take` batches and bring them back through
+`complete`, `fail` or `requeue`; the alarm ends what is too late. Whoever gets to end a job first *claims* it
+under the lock and resolves its future outside of it, so a request ends exactly once and callbacks may call back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemni.config import EngineSettings
+from lemni.engine import failures
+from lemni.engine.alarm import Alarm
+from lemni.engine.failures import Failure, log
+from lemni.engine.job import Handle, Job
+from lemni.engine.model import Model
+from lemni.engine.scheduler import Flow, Scheduler, Work
+from lemni.engine.status import Counters, ModelStatus
+from lemni.engine.tokenizing import Tokenizers
+from lemni.errors import DeadlineExceeded, InvalidRequest, LemniError, Overloaded, RequestCancelled, Unavailable
+from lemni.types import EmbedResult, Request, Sequence
+
+
+class ServedModel:
+    def __init__(self, name: str, model: Model, settings: EngineSettings, tokenizers: Tokenizers, alarm: Alarm) -> None:
+        self.name = name
+        self.model = model
+        self._settings = settings
+        self._tokenizers = tokenizers
+        self._alarm = alarm
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # replicas wait here
+        self._quiet = threading.Condition(self._lock)  # drain waits here
+        self._scheduler = Scheduler(settings.max_queue_tokens, settings.interactive_weight)
+        self._jobs: dict[Flow, Job] = {}
+        self._open = 0  # admitted, and the future not resolved
+        self._outage: str | None = "the engine is not started"  # why no replica can answer soon
+        self._refusal: str | None = None  # why new requests are refused for good
+        self._closed = False
+        self._replicas_alive = 0
+        self._replicas_total = 0
+        self._counters = Counters()
+
+    # From the caller
+
+    def submit(self, request: Request) -> Handle:
+        """Admit a request. Raises what is wrong with it, Overloaded, or Unavailable."""
+        try:
+            estimates, deadline_s = self._examine(request)
+            job = self._admit(request, estimates, deadline_s)
+        except LemniError as error:
+            with self._lock:
+                self._counters.errors[error.code] += 1
+            raise
+        self._tokenizers.add(job)
+        return job.handle
+
+    def _examine(self, request: Request) -> tuple[list[int], float]:
+        if not len(request.items):
+            raise InvalidRequest("items is empty: a request needs at least one item", param="items")
+        deadline_s = self._settings.request_timeout_s if request.deadline_s is None else request.deadline_s
+        if not deadline_s > 0:
+            raise DeadlineExceeded(f"deadline_s is {deadline_s:g}: the request is too late before it starts")
+        try:
+            self.model.validate(request.options)
+            estimates = [self.model.estimate_tokens(item) for item in request.items]
+        except LemniError:
+            raise
+        except Exception as cause:
+            raise failures.internal(cause, "validating a request")(None) from cause
+        bound = self._settings.max_queue_tokens
+        if sum(estimates) > bound:
+            raise InvalidRequest(
+                f"the request has about {sum(estimates)} tokens; the whole queue takes {bound} (max_queue_tokens): "
+                "send it in parts",
+                param="items",
+            )
+        return estimates, deadline_s
+
+    def _admit(self, request: Request, estimates: list[int], deadline_s: float) -> Job:
+        tokens = sum(estimates)
+        weight = self._settings.interactive_weight if request.priority == "interactive" else 1
+        job = Job(self, request, estimates, weight, deadline_s)
+        with self._lock:
+            if refusal := self._refusal or self._outage:
+                raise Unavailable(refusal)
+            if excess := self._scheduler.excess(tokens):
+                raise self._overloaded(tokens, excess)
+            job.flow = self._scheduler.admit(tokens, request.priority)
+            job.deadline = self._alarm.after(deadline_s, lambda: self._expire(job))
+            self._jobs[job.flow] = job
+            self._open += 1
+            self._counters.requests += 1
+            self._counters.items += len(estimates)
+        return job
+
+    def _overloaded(self, tokens: int, excess: int) -> Overloaded:
+        speed = self._counters.tokens_per_s * max(1, self._replicas_alive)
+        retry_after_s = min(60.0, max(0.05, excess / speed)) if speed else 1.0
+        return Overloaded(
+            f"the queue holds {self._scheduler.waiting_tokens} of {self._scheduler.max_tokens} tokens and the "
+            f"request has about {tokens}; retry in {retry_after_s:.2g} s",
+            retry_after_s=retry_after_s,
+        )
+
+    def cancel(self, job: Job) -> None:
+        """The caller has cancelled the job's future."""
+        self.end(job, RequestCancelled("the caller went away"))
+
+    # From the tokenizers
+
+    def add(self, job: Job, first: int, outcomes: list[Sequence | LemniError], estimate: int) -> None:
+        """The items from `first` on are tokenised; `estimate` tokens were reserved for them."""
+        wanted: list[tuple[int, Sequence, object]] = []
+        for index, outcome in enumerate(outcomes, first):
+            if isinstance(outcome, LemniError):
+                self.end(job, outcome)
+                return
+            wanted.append((index, outcome, outcome.key))
+        with self._lock:
+            if job.ended:
+                return
+            job.tokenized(wanted)
+            self._counters.deduplicated += self._scheduler.add(job.flow, wanted, estimate)
+            self._work.notify_all()
+
+    # From the replicas
+
+    def wait_for_work(self) -> bool:
+        """Sleep until something waits. Returns False when the engine closes."""
+        with self._lock:
+            while not self._scheduler.waiting and not self._closed:
+                self._work.wait()
+            return not self._closed
+
+    def take(self, budget: int) -> list[Work]:
+        """The next batch; empty if somebody else took what waited."""
+        with self._lock:
+            return [] if self._closed else self._scheduler.take(budget)
+
+    def ran(self, tokens: int, seconds: float) -> None:
+        """A forward pass of `tokens` tokens succeeded."""
+        with self._lock:
+            self._counters.ran(tokens, seconds)
+
+    def requeue(self, works: Iterable[Work]) -> None:
+        """A replica died with `works` aboard: once more, or the end if it is the second time."""
+        works = list(works)
+        lost = [work for work in works if work.deaths]
+        with self._lock:
+            self._scheduler.requeue(work for work in works if not work.deaths)
+            self._work.notify_all()
+        self.fail(lost, failures.lost_twice)
+
+    def set_replicas(self, alive: int, total: int, outage: str | None) -> None:
+        """How many replicas live; `outage` says why none can answer soon, if so."""
+        with self._lock:
+            self._replicas_alive = alive
+            self._replicas_total = total
+            self._outage = outage
+
+    def end_hopeless(self) -> None:
+        """In an outage, end what waits for the replicas that do not come."""
+        with self._lock:
+            outage = self._outage
+            jobs = list(self._jobs.values()) if outage else []
+        for job in jobs:
+            self.end(job, Unavailable(str(outage)))
+
+    # From the finishing thread, and wherever works end
+
+    def complete(self, works: list[Work], rows: NDArray[np.float32]) -> None:
+        """Works are computed: float32 [works, dim]. Resolves the requests that they complete."""
+        finite: list[bool] = np.all(np.isfinite(rows), axis=1).tolist()
+        if not all(finite):
+            log.error("%s computed NaN or infinity for %d of %d texts", self.name, finite.count(False), len(works))
+        settled: list[tuple[Job, Callable[[], EmbedResult] | LemniError]] = []
+        with self._lock:
+            for work, row, valid in zip(works, rows, finite, strict=True):
+                for flow, index in self._scheduler.complete(work):
+                    job = self._jobs.get(flow)
+                    if job is None:
+                        continue  # a sibling in this loop has ended it
+                    if not valid and self._claim(job):
+                        settled.append((job, failures.invalid_output(index)))
+                    elif valid and job.fill(index, row) and self._claim(job):
+                        settled.append((job, job.finish))
+        for job, outcome in settled:
+            self._settle(job, outcome)
+
+    def fail(self, works: Iterable[Work], failure: Failure) -> None:
+        """Works cannot be computed; neither can the requests that want them."""
+        with self._lock:
+            wanters = [wanter for work in works for wanter in self._scheduler.complete(work)]
+            jobs = [(self._jobs.get(flow), index) for flow, index in wanters]
+        for job, index in jobs:
+            if job is not None:
+                self.end(job, failure(index))
+
+    # Ends
+
+    def end(self, job: Job, error: LemniError) -> None:
+        """End the job with an error, unless it has ended already."""
+        with self._lock:
+            claimed = self._claim(job)
+        if claimed:
+            self._settle(job, error)
+
+    def _expire(self, job: Job) -> None:
+        with self._lock:
+            claimed = self._claim(job)
+            alive = self._replicas_alive
+        if claimed and alive:
+            self._settle(job, DeadlineExceeded(f"not finished within its deadline of {job.deadline_s:g} s"))
+        elif claimed:
+            self._settle(job, Unavailable(f"no live replica of {self.name} within {job.deadline_s:g} s"))
+
+    def _claim(self, job: Job) -> bool:
+        """Under the lock: the right, given once, to resolve the job's future. Frees its place in the queue."""
+        if job.ended:
+            return False
+        job.ended = True
+        del self._jobs[job.flow]
+        self._scheduler.leave(job.flow)
+        self._alarm.cancel(job.deadline)
+        return True
+
+    def _settle(self, job: Job, outcome: Callable[[], EmbedResult] | LemniError) -> None:
+        """Not under the lock: the future's callbacks run in here."""
+        ended: EmbedResult | LemniError
+        try:
+            ended = outcome if isinstance(outcome, LemniError) else outcome()
+        except LemniError as error:
+            ended = error
+        except BaseException as cause:
+            ended = failures.internal(cause, "finishing a request")(None)
+        cancelled = not job.handle.set_running_or_notify_cancel()
+        with self._lock:
+            self._counters.ended(None if cancelled else ended)
+        try:
+            if cancelled:
+                pass  # the caller's cancel has resolved the future
+            elif isinstance(ended, LemniError):
+                job.handle.set_exception(ended)
+            else:
+                job.handle.set_result(ended)
+        except BaseException:  # a callback's SystemExit must not end an engine thread
+            log.exception("a callback of a request failed")
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._quiet.notify_all()
+
+    # Life cycle
+
+    def refuse(self, why: str) -> None:
+        """Admit nothing from now on."""
+        with self._lock:
+            self._refusal = why
+
+    def drain(self, timeout_s: float | None) -> bool:
+        """Wait until nothing is in flight. Returns whether that came to be."""
+        with self._lock:
+            return self._quiet.wait_for(lambda: not self._open, timeout_s)
+
+    def close(self) -> None:
+        """End everything in flight with Unavailable; send the replicas home."""
+        with self._lock:
+            self._closed = True
+            self._refusal = "the engine is closed"
+            jobs = list(self._jobs.values())
+            self._work.notify_all()
+        for job in jobs:
+            self.end(job, Unavailable("the engine is closing"))
+
+    def ready(self) -> bool:
+        """Whether requests are admitted and all replicas live."""
+        with self._lock:
+            return not (self._refusal or self._outage) and 0 < self._replicas_total == self._replicas_alive
+
+    def status(self) -> ModelStatus:
+        with self._lock:
+            return ModelStatus(
+                replicas_alive=self._replicas_alive,
+                replicas_total=self._replicas_total,
+                waiting_tokens=self._scheduler.waiting_tokens,
+                waiting_sequences=self._scheduler.waiting,
+                running_sequences=self._scheduler.running,
+                open_requests=self._open,
+                **self._counters.snapshot(),
+            )

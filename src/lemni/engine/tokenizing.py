@@ -1,0 +1,109 @@
+"""The tokenising stage: threads that turn items into sequences, chunk by chunk, fair between requests of all models.
+
+A request's chunks are small so that its first batch can run while the rest is tokenised, and so that another
+request's text waits for at most one chunk per thread.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from lemni.engine import failures
+from lemni.engine.fair import FairQueue
+from lemni.engine.job import Job
+from lemni.engine.model import Model
+from lemni.errors import LemniError
+from lemni.types import Request, Sequence
+
+CHUNK_ITEMS = 64
+CHUNK_TOKENS = 4096
+"""A chunk has at most this many items, and ends when it has this many estimated tokens."""
+
+
+class Tokenizers:
+    def __init__(self, threads: int) -> None:
+        self._changed = threading.Condition()
+        self._queue: FairQueue[Job] = FairQueue()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._run, name=f"lemni-tokenizer-{n}", daemon=True) for n in range(threads)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def add(self, job: Job) -> None:
+        with self._changed:
+            self._queue.wait(job, _chunk(job)[1])
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> None:
+        for thread in self._threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (turn := self._next()) is not None:
+            job, start, stop, estimate = turn
+            try:
+                outcomes = tokenize(job.served.model, job.request, start, stop)
+                job.served.add(job, start, outcomes, estimate)
+            except BaseException as cause:  # the thread serves everybody: it must live on
+                job.served.end(job, failures.internal(cause, "tokenising")(None))
+
+    def _next(self) -> tuple[Job, int, int, int] | None:
+        """Wait for a turn: job, first item, item after the last, their estimated tokens. None: the stage closes."""
+        with self._changed:
+            while not self._closed:
+                job = self._queue.first()
+                if job is None:
+                    self._changed.wait()
+                elif job.ended:
+                    self._queue.leave(job)
+                else:
+                    start = job.next_item
+                    job.next_item, estimate = _chunk(job)
+                    self._queue.serve(job, estimate)
+                    if job.next_item < len(job.estimates):
+                        self._queue.wait(job, _chunk(job)[1])
+                        self._changed.notify()
+                    else:
+                        self._queue.leave(job)
+                    return job, start, job.next_item, estimate
+            return None
+
+
+def _chunk(job: Job) -> tuple[int, int]:
+    """The item after the job's next chunk, and the chunk's estimated tokens."""
+    tokens = 0
+    at = job.next_item
+    while at < len(job.estimates) and at < job.next_item + CHUNK_ITEMS and tokens < CHUNK_TOKENS:
+        tokens += job.estimates[at]
+        at += 1
+    return at, tokens
+
+
+def tokenize(model: Model, request: Request, start: int, stop: int) -> list[Sequence | LemniError]:
+    """One sequence or error, which names its item, for each of the items from `start` to `stop`."""
+    items = request.items[start:stop]
+    try:
+        outcomes = model.tokenize(items, request.options, start)
+        if len(outcomes) != len(items):
+            raise RuntimeError(f"the tokenizer gave {len(outcomes)} sequences for {len(items)} items")
+    except Exception as cause:
+        if stop - start > 1:  # one by one, to name the guilty item
+            return [outcome for at in range(start, stop) for outcome in tokenize(model, request, at, at + 1)]
+        outcomes = [cause if isinstance(cause, LemniError) else failures.internal(cause, "tokenising")(start)]
+    for item, outcome in enumerate(outcomes, start):
+        if isinstance(outcome, LemniError):
+            outcome.item = item if outcome.item is None else outcome.item
+        elif not len(outcome):
+            nothing = RuntimeError(f"the tokenizer gave no tokens for item {item}")
+            outcomes[item - start] = failures.internal(nothing, "tokenising")(item)
+    return outcomes

@@ -1,0 +1,184 @@
+"""A model whose vectors can be checked by hand, and whose runtime fails on demand. No clock, no sleep.
+
+A text is numbers: "3 1 4" has the token ids 3, 1, 4. Its row is [count, sum, sum of id * position, sum of squares],
+exact in float32, and finishing adds 0.5 unless `normalize` is False, and cuts to `dimensions`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+import numpy as np
+
+from lemni.config import EngineSettings
+from lemni.engine import Engine
+from lemni.errors import InvalidRequest, LemniError
+from lemni.runtimes.base import Limits
+from lemni.types import EmbedOptions, EmbedResult, Item, ModelCard, PackedBatch, Request, Sequence
+
+DIM = 4
+PATIENCE_S = 60.0
+"""Longest wait for what must happen; only a failing test waits that long."""
+
+
+def ids_of(item: Item) -> list[int]:
+    return [int(word) for word in item.split()] if isinstance(item, str) else list(item)
+
+
+def expected(item: Item, options: EmbedOptions = EmbedOptions()) -> list[float]:  # noqa: B008
+    ids = ids_of(item)
+    row = [len(ids), sum(ids), sum(i * position for position, i in enumerate(ids)), sum(i * i for i in ids)]
+    return [value + (0.0 if options.normalize is False else 0.5) for value in row][: options.dimensions]
+
+
+def check(result: EmbedResult, items: Seq[Item], options: EmbedOptions = EmbedOptions()) -> None:  # noqa: B008
+    assert result.vectors.dtype == np.float32
+    np.testing.assert_array_equal(result.vectors, np.array([expected(item, options) for item in items], np.float32))
+    np.testing.assert_array_equal(result.token_counts, [len(ids_of(item)) for item in items])
+
+
+class Gate:
+    """Holds forward passes until it is opened."""
+
+    def __init__(self) -> None:
+        self._entered = threading.Semaphore(0)
+        self._open = threading.Event()
+
+    def pass_through(self) -> None:
+        self._entered.release()
+        assert self._open.wait(PATIENCE_S)
+
+    def wait_entered(self) -> None:
+        assert self._entered.acquire(timeout=PATIENCE_S)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named like torch's."""
+
+
+class ToyModel:
+    """Faults are sets of token ids that set them off, and may be changed at any time.
+
+    Attributes:
+        raises, dies, nans: ids whose batch raises, ends the replica's thread, or whose row is NaN.
+        shapes: ids whose batch gives a row too few.
+        memory: tokens over which a batch is out of memory.
+        gates: id to the gate that a batch with this id waits at.
+        loads: what `new_runtime` calls before it loads; may raise.
+        batches: lengths of every batch that was run, in order.
+        computed: ids of every sequence that was in a batch that succeeded.
+    """
+
+    def __init__(self, *, budget: int = 16, replicas: int = 1, device: str = "cpu", name: str = "toy") -> None:
+        self.card = ModelCard(
+            name,
+            name,
+            None,
+            "test",
+            "toy",
+            "embed",
+            DIM,
+            512,
+            1000,
+            (),
+            {},
+            None,
+            "dot",
+            False,
+            "toy",
+            device,
+            "f32",
+            0,
+        )
+        self.limits = Limits(budget, replicas)
+        self.device = device
+        self.raises: set[int] = set()
+        self.dies: set[int] = set()
+        self.nans: set[int] = set()
+        self.shapes: set[int] = set()
+        self.memory: int | None = None
+        self.memory_error: type[Exception] = MemoryError
+        self.gates: dict[int, Gate] = {}
+        self.loads: Callable[[int], None] = lambda replica: None
+        self.tokenizes: Callable[[Seq[Item], int], None] = lambda items, offset: None
+        self.estimate: Callable[[Item], int] = lambda item: max(1, len(ids_of(item)))
+        self.batches: list[list[int]] = []
+        self.computed: list[tuple[int, ...]] = []
+        self.loaded: list[ToyRuntime] = []
+
+    def validate(self, options: EmbedOptions) -> None:
+        if options.prompt_name is not None:
+            raise InvalidRequest(f"unknown prompt {options.prompt_name!r}", param="prompt_name")
+
+    def estimate_tokens(self, item: Item) -> int:
+        return self.estimate(item)
+
+    def tokenize(self, items: Seq[Item], options: EmbedOptions, offset: int) -> list[Sequence | LemniError]:
+        self.tokenizes(items, offset)
+        outcomes: list[Sequence | LemniError] = []
+        for item in items:
+            if item == "refused":
+                outcomes.append(InvalidRequest("refused"))
+            else:
+                ids = ids_of(item)
+                outcomes.append(Sequence(np.array(ids, np.int32), truncated=ids[-1:] == [77]))
+        return outcomes
+
+    def new_runtime(self, replica: int) -> ToyRuntime:
+        self.loads(replica)
+        runtime = ToyRuntime(self)
+        self.loaded.append(runtime)
+        return runtime
+
+    def finish(self, rows: Seq[np.ndarray], options: EmbedOptions) -> np.ndarray:
+        stacked = np.stack(rows) + np.float32(0.0 if options.normalize is False else 0.5)
+        return np.ascontiguousarray(stacked[:, : options.dimensions])
+
+
+class ToyRuntime:
+    def __init__(self, model: ToyModel) -> None:
+        self.model = model
+        self.device = model.device
+        self.limits = model.limits
+        self.closed = False
+
+    def run(self, batch: PackedBatch) -> np.ndarray:
+        model = self.model
+        assert not self.closed
+        sequences = [tuple(s.tolist()) for s in np.split(batch.ids, batch.starts[1:])]
+        ids = set(batch.ids.tolist())
+        model.batches.append(batch.lengths.tolist())
+        for gated in ids & model.gates.keys():
+            model.gates[gated].pass_through()
+        if ids & model.raises:
+            raise ValueError(f"cannot compute {sorted(ids & model.raises)}")
+        if ids & model.dies:
+            raise SystemExit(f"killed by {sorted(ids & model.dies)}")
+        if model.memory is not None and batch.tokens > model.memory:
+            raise model.memory_error(f"{batch.tokens} tokens")
+        rows = np.array([[v - 0.5 for v in expected(s)] for s in sequences], np.float32)
+        for row, sequence in zip(rows, sequences, strict=True):
+            if model.nans & set(sequence):
+                row[1] = np.nan
+        model.computed.extend(sequences)
+        return rows[1:] if ids & model.shapes else rows
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def settings(**changes: object) -> EngineSettings:
+    return EngineSettings.model_validate(changes)
+
+
+def engine_of(model: ToyModel, **changes: object) -> Engine:
+    return Engine({"toy": model}, settings(**changes), reload_pause_s=0.01)
+
+
+def request(*items: Item, **changes: object) -> Request:
+    return Request(items=list(items), **changes)  # type: ignore[arg-type]
