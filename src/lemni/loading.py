@@ -151,7 +151,7 @@ def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
                 "If you trust them: --trust-pickle (needs the extra 'torch')"
             )
         natural = "transformers"
-    elif spec.model_type not in FAMILIES or spec.config.get("auto_map") and model.trust_remote_code:
+    elif spec.model_type not in FAMILIES or (spec.config.get("auto_map") and model.trust_remote_code):
         natural = "transformers"
     else:
         natural = "torch" if on_gpu else "openvino"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize, Pooling
 
 from lemni.config import EngineSettings, HubSettings, ModelSettings
@@ -110,9 +112,7 @@ def test_truncation_side_of_the_model(tmp_path: Path, side: str) -> None:
 def test_truncation_by_request_says_so_or_refuses(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)], max_length=6)
     model = load(tmp_path)
-    left, right = (
-        model.tokenize(["abcdefgh"], EmbedOptions(truncate=side), 0)[0] for side in ("left", "right")
-    )
+    left, right = (model.tokenize(["abcdefgh"], EmbedOptions(truncate=side), 0)[0] for side in ("left", "right"))
     assert isinstance(left, Sequence)
     assert isinstance(right, Sequence)
     assert left.truncated
@@ -130,7 +130,10 @@ def test_truncation_by_request_says_so_or_refuses(tmp_path: Path) -> None:
 
 
 def test_lower_casing(tmp_path: Path) -> None:
-    reference = sentence_model(tmp_path, [Pooling(32)], transformer={"do_lower_case": True})
+    sentence_model(tmp_path, [Pooling(32)])
+    settings = tmp_path / "model" / "sentence_bert_config.json"
+    settings.write_text(json.dumps({"max_seq_length": 24, "do_lower_case": True}))
+    reference = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     model = load(tmp_path)
     assert model.spec.lower_case
     np.testing.assert_allclose(embed(model, TEXTS), reference.encode(TEXTS), atol=1e-5)
@@ -174,7 +177,9 @@ def test_token_ids_equal_their_text(tmp_path: Path) -> None:
 def test_foreign_token_ids_name_the_remedy(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)])
     model = load(tmp_path)
-    good, foreign, negative, fraction, empty = model.tokenize([[2, 5, 3], [9906, 1917], [-1], [1.5], []], EmbedOptions(), 0)  # type: ignore[list-item]
+    good, foreign, negative, fraction, empty = model.tokenize(
+        [[2, 5, 3], [9906, 1917], [-1], [1.5], []], EmbedOptions(), 0
+    )  # type: ignore[list-item]
     assert isinstance(good, Sequence)
     assert isinstance(foreign, InvalidTokenIds)
     assert "9906" in foreign.message

@@ -14,7 +14,17 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = {
     token: index
     for index, token in enumerate(
-        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{letter}" for letter in LETTERS), *LETTERS.upper(), ":", "."]
+        [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            *LETTERS,
+            *(f"##{letter}" for letter in LETTERS),
+            *LETTERS.upper(),
+            ":",
+            ".",
+        ]
     )
 }
 
@@ -45,7 +55,12 @@ def save_bert(folder: Path, **tokenizer_options: Any) -> Path:
     )
     options = {"model_max_length": 64, **tokenizer_options}
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", **options
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        **options,
     ).save_pretrained(folder)
     return folder
 

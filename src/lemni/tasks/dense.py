@@ -22,7 +22,7 @@ class DenseModel:
     """Implements `lemni.engine.model.Model`.
 
     Args:
-        truncate: what happens to long texts when a request does not say.
+        truncate: what happens to long texts when a request does not say; None cuts on the model's own side.
         prompt_name: prompt when a request names none; None takes the model's own default.
     """
 
@@ -33,14 +33,14 @@ class DenseModel:
         tokenizer: Tokenizer,
         backend: Backend,
         *,
-        truncate: Truncate = "right",
+        truncate: Truncate | None = None,
         prompt_name: str | None = None,
     ) -> None:
         self.card = card
         self.spec = spec
         self.tokenizer = tokenizer
         self.backend = backend
-        self._truncate = truncate
+        self._truncate: Truncate = truncate or spec.truncation_side
         self._prompt_name = prompt_name or spec.default_prompt_name
         if self._prompt_name is not None:
             self._named_prompt(self._prompt_name)

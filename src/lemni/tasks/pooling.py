@@ -1,12 +1,14 @@
 """From the hidden states of a sequence's tokens to one vector: sentence-transformers' pooling modes.
 
-Reference: sentence-transformers, `models/Pooling.py`. Each mode is a function of (ops, hidden [T, D], inputs) -> [B, D];
-tokens before `pool_start` are left out, as `include_prompt: false` asks.
+Reference: sentence-transformers, `models/Pooling.py`. Each mode is a function of (ops, hidden [T, D], inputs) ->
+[B, D]; tokens before `pool_start` are left out, as `include_prompt: false` asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+import numpy as np
 
 from lemni.hub.spec import PoolingMode
 from lemni.ops.base import Inputs, Ops, Tensor
@@ -35,7 +37,9 @@ def pooling_table(include_prompt: bool) -> dict[PoolingMode, Pooling]:
         return ops.segment_sum(hidden * places, inputs) / ops.segment_sum(places, inputs)
 
     def maximum(ops: Ops, hidden: Tensor, inputs: Inputs) -> Tensor:
-        hidden = hidden if include_prompt else hidden + (inputs.pool_mask - 1.0) * 1e9
+        if not include_prompt:  # 0 stays, the prompt's tokens sink below everything
+            one, deep = (ops.constant(np.array(value, dtype=np.float32)) for value in (1, 1e9))
+            hidden = hidden + (inputs.pool_mask - one) * deep
         return ops.segment_max(hidden, inputs)
 
     return {

@@ -33,9 +33,10 @@ class Tokenizer:
 
     def __init__(self, spec: ModelSpec, max_length: int, vocabulary: int | None) -> None:
         self.max_length = max_length
-        self.lower_case = spec.lower_case
         self.special_tokens = True
         plain = load_tokenizer(spec.transformer_path)
+        if spec.lower_case:
+            _lower_case_first(plain)
         plain.no_padding()
         plain.no_truncation()
         self._plain = plain
@@ -58,8 +59,7 @@ class Tokenizer:
         places: list[int] = []
         for place, item in enumerate(items):
             if isinstance(item, str):
-                text = prompt + item
-                texts.append(text.lower() if self.lower_case else text)
+                texts.append(prompt + item)
                 places.append(place)
             else:
                 out[place] = self._from_ids(item, truncate, offset + place)
@@ -72,7 +72,7 @@ class Tokenizer:
 
     def prompt_tokens(self, prompt: str) -> int:
         """Tokens that a prompt takes at the start of a sequence, as sentence-transformers counts them."""
-        ids = self._plain.encode(prompt.lower() if self.lower_case else prompt).ids
+        ids = self._plain.encode(prompt).ids
         return len(ids) - 1 if ids and ids[-1] in self._special_ids else len(ids)
 
     def count(self, text: str) -> int:
@@ -109,7 +109,8 @@ class Tokenizer:
         wrong = ids[(ids < 0) | (ids >= self.vocabulary)]
         if len(wrong):
             return InvalidTokenIds(
-                f"input[{index}] holds token id {int(wrong[0])}, but this model's vocabulary is 0..{self.vocabulary - 1}. "
+                f"input[{index}] holds token id {int(wrong[0])}, "
+                f"but this model's vocabulary is 0..{self.vocabulary - 1}. "
                 "The ids come from another tokenizer: send text instead "
                 "(langchain-openai: OpenAIEmbeddings(..., check_embedding_ctx_length=False)), "
                 "or ids of this model's own tokenizer.",
@@ -179,6 +180,14 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
     return config
+
+
+def _lower_case_first(tokenizer: Any) -> None:
+    # sentence-transformers' `do_lower_case` puts a normalizer in front of the tokenizer's own.
+    from tokenizers import normalizers
+
+    own = tokenizer.normalizer
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([] if own is None else [own])])
 
 
 def _apply_lower_case(tokenizer: Any, config: dict[str, Any]) -> None:
