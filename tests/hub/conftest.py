@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from fake_hub import FakeHub, HubHandler
 from fake_index import FakeIndex, IndexHandler
 
 from lemni.config import HubSettings
@@ -48,4 +49,18 @@ def settings(tmp_path: Path, index: FakeIndex, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
     return HubSettings.model_validate({"cache_dir": tmp_path / "cache", "index_url": index.url})
+
+
+@pytest.fixture
+def hub_server(settings: HubSettings, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """The fake Hugging Face hub, in reach."""
+    from huggingface_hub import constants
+
+    fake = FakeHub()
+    url = f"http://127.0.0.1:{serve(type('Handler', (HubHandler,), {'hub': fake}))}"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    return fake

@@ -114,7 +114,7 @@ def choose_files(names: Iterable[str], trust_pickle: bool, model_id: str) -> lis
             f"{model_id}: has only pickled weights (pytorch_model.bin), which can run code when loaded; "
             "pass --trust-pickle if you trust its author"
         )
-    for folder in {n.rpartition("/")[0] for n in names} - set(_EXPORTS):
+    for folder in {"", *(n.rpartition("/")[0] for n in names)} - set(_EXPORTS):
         inside = [n[len(folder) + 1 if folder else 0 :] for n in names if n.startswith(f"{folder}/") or not folder]
         kinds = KINDS if folder == "" else ("safetensors", "pickle")
         for kind in kinds if trust_pickle else [k for k in kinds if k != "pickle"]:
@@ -127,11 +127,11 @@ def choose_files(names: Iterable[str], trust_pickle: bool, model_id: str) -> lis
 
 def list_cached() -> list[CachedModel]:
     """Models in the Hugging Face cache, one for each revision."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     found = [
@@ -153,9 +153,9 @@ def list_cached() -> list[CachedModel]:
 
 def remove(revision: str) -> None:
     """Delete one revision (a commit) from the Hugging Face cache."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
 
-    scan_cache_dir().delete_revisions(revision).execute()
+    scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(revision).execute()
 
 
 def _is_text(name: str) -> bool:

