@@ -1,0 +1,7 @@
+"""`python -m lemni` is the `lemni` command."""
+
+from __future__ import annotations
+
+from lemni.cli import main
+
+main()
