@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, HubHandler
-from fake_index import FakeIndex, IndexHandler
 
 from lemni.config import HubSettings
+from tests.hub.fake_hub import FakeHub, HubHandler
+from tests.hub.fake_index import FakeIndex, IndexHandler
 
 Serve = Callable[[type[BaseHTTPRequestHandler]], int]
 

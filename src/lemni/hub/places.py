@@ -288,5 +288,5 @@ def _advice(wanted: _Wanted) -> str:
 def _suggest(name: str, ids: list[str]) -> str:
     spelled = {key.lower(): model_id for model_id in ids for key in (model_id, model_id.rpartition("/")[2])}
     close = difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.75)
-    names = list(dict.fromkeys(spelled[key] for key in close))
+    names = list(dict.fromkeys(spelled[key] for key in close if spelled[key] != name))
     return f". Did you mean {' or '.join(map(repr, names))}?" if names else "."
