@@ -48,12 +48,14 @@ class Request:
     Attributes:
         items: in the order in which results must come back.
         deadline_s: seconds from submission until `DeadlineExceeded`; None takes the engine's default.
+        first_item: what errors count items from; over 0 when the request is a part of a longer list.
     """
 
     items: Seq[Item]
     options: EmbedOptions = field(default_factory=EmbedOptions)
     priority: Priority = "interactive"
     deadline_s: float | None = None
+    first_item: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,17 +93,18 @@ def tokenize(model: Model, request: Request, start: int, stop: int) -> list[Sequ
     """One sequence or error, which names its item, for each of the items from `start` to `stop`."""
     items = request.items[start:stop]
     try:
-        outcomes = model.tokenize(items, request.options, start)
+        outcomes = model.tokenize(items, request.options, request.first_item + start)
         if len(outcomes) != len(items):
             raise RuntimeError(f"the tokenizer gave {len(outcomes)} sequences for {len(items)} items")
     except Exception as cause:
         if stop - start > 1:  # one by one, to name the guilty item
             return [outcome for at in range(start, stop) for outcome in tokenize(model, request, at, at + 1)]
-        outcomes = [cause if isinstance(cause, LemniError) else failures.internal(cause, "tokenising")(start)]
-    for item, outcome in enumerate(outcomes, start):
+        outcomes = [cause if isinstance(cause, LemniError) else failures.internal(cause, "tokenising")(request.first_item + start)]
+    for at, outcome in enumerate(outcomes):
+        item = request.first_item + start + at
         if isinstance(outcome, LemniError):
             outcome.item = item if outcome.item is None else outcome.item
         elif not len(outcome):
             nothing = RuntimeError(f"the tokenizer gave no tokens for item {item}")
-            outcomes[item - start] = failures.internal(nothing, "tokenising")(item)
+            outcomes[at] = failures.internal(nothing, "tokenising")(item)
     return outcomes
