@@ -7,8 +7,9 @@ exact in float32, and finishing adds 0.5 unless `normalize` is False, and cuts t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class ToyModel:
         self.gates: dict[int, Gate] = {}
         self.loads: Callable[[int], None] = lambda replica: None
         self.tokenizes: Callable[[Seq[Item], int], None] = lambda items, offset: None
-        self.estimate: Callable[[Item], int] = lambda item: max(1, len(ids_of(item)))
+        self.estimate: Callable[[Item], int] = lambda item: max(1, len(item.split() if isinstance(item, str) else item))
         self.batches: list[list[int]] = []
         self.computed: list[tuple[int, ...]] = []
         self.loaded: list[ToyRuntime] = []
@@ -182,3 +183,33 @@ def engine_of(model: ToyModel, **changes: object) -> Engine:
 
 def request(*items: Item, **changes: object) -> Request:
     return Request(items=list(items), **changes)  # type: ignore[arg-type]
+
+
+@contextmanager
+def plugged(model: ToyModel, engine: Engine) -> Iterator[Callable[[], None]]:
+    """While the block lasts, a plug ("999 999") keeps the only replica busy; afterwards everything is finished.
+
+    Yields a function that returns when all that was submitted has been tokenised.
+    """
+    model.gates[999] = gate = Gate()
+    engine.submit("toy", request("999 999"))
+    gate.wait_entered()
+    served = engine._models["toy"].served
+    changed = threading.Condition()
+    add = served.add
+
+    def spy(*arguments: object) -> None:
+        add(*arguments)  # type: ignore[arg-type]
+        with changed:
+            changed.notify()
+
+    def settle() -> None:
+        with changed:
+            assert changed.wait_for(lambda: not any(flow.reserved for flow in list(served._jobs)), PATIENCE_S)
+
+    served.add = spy  # type: ignore[method-assign]
+    yield settle
+    settle()
+    del model.gates[999]
+    gate.open()
+    assert served.drain(PATIENCE_S)

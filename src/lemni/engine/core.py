@@ -45,6 +45,7 @@ class Engine:
         self._alarm = Alarm()
         self._tokenizers = Tokenizers(settings.tokenizer_threads)
         self._lock = threading.Lock()
+        self._started = False
         self._passes: dict[str, int] = {}  # forward passes that may run at once, by device
         self._slots: dict[str, Slots] = {}
         self._models: dict[str, _Stages] = {}
@@ -59,6 +60,10 @@ class Engine:
 
         Raises what a model's `new_runtime` raises; nothing is left running then.
         """
+        with self._lock:
+            if self._started:
+                raise RuntimeError("an engine starts once; make a new one")
+            self._started = True
         with ThreadPoolExecutor(max(1, len(self._models)), "lemni-load") as pool:
             loads = [pool.submit(stages.replicas.load) for stages in self._models.values()]
         if failed := [error for load in loads if (error := load.exception())]:
@@ -115,6 +120,8 @@ class Engine:
 
     def close(self) -> None:
         """End what is in flight with Unavailable, stop the threads, free the devices. Idempotent."""
+        with self._lock:
+            self._started = True  # never again
         self._tokenizers.close()
         for stages in self._models.values():
             stages.served.close()

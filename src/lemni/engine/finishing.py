@@ -34,9 +34,17 @@ class Finisher:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while (batch := self._batches.get()) is not None:
-            works, rows = batch
-            try:
-                self._served.complete(works, rows)
-            except BaseException as cause:  # the thread serves everybody: it must live on
-                self._served.fail(works, failures.internal(cause, f"{self._served.name}: finishing a batch"))
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """One batch. A method of its own, so that a thread that waits holds no batch's memory."""
+        batch = self._batches.get()
+        if batch is None:
+            return False
+        works, rows = batch
+        try:
+            self._served.complete(works, rows)
+        except BaseException as cause:  # the thread serves everybody: it must live on
+            self._served.fail(works, failures.internal(cause, f"{self._served.name}: finishing a batch"))
+        return True

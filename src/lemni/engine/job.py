@@ -35,6 +35,10 @@ class Handle(Future[EmbedResult]):
             self._on_cancel()
         return cancelled
 
+    def let_go(self) -> None:
+        """The request has ended: a handle that is kept must not keep its job, and the job's rows, alive."""
+        self._on_cancel = lambda: None
+
 
 class Job(Share):
     """Also the request's share in the fair queue of the tokenizers.

@@ -187,7 +187,7 @@ class ServedModel:
                     if job is None:
                         continue  # a sibling in this loop has ended it
                     if not valid and self._claim(job):
-                        settled.append((job, failures.invalid_output(index)))
+                        settled.append((job, failures.invalid_output(job.request.first_item + index)))
                     elif valid and job.fill(index, row) and self._claim(job):
                         settled.append((job, job.finish))
         for job, outcome in settled:
@@ -200,7 +200,7 @@ class ServedModel:
             jobs = [(self._jobs.get(flow), index) for flow, index in wanters]
         for job, index in jobs:
             if job is not None:
-                self.end(job, failure(index))
+                self.end(job, failure(job.request.first_item + index))
 
     # Ends
 
@@ -251,6 +251,7 @@ class ServedModel:
                 job.handle.set_result(ended)
         except BaseException:  # a callback's SystemExit must not end an engine thread
             log.exception("a callback of a request failed")
+        job.handle.let_go()
         with self._lock:
             self._open -= 1
             if not self._open:

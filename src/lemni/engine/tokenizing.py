@@ -49,13 +49,21 @@ class Tokenizers:
                 thread.join(timeout_s)
 
     def _run(self) -> None:
-        while (turn := self._next()) is not None:
-            job, start, stop, estimate = turn
-            try:
-                outcomes = tokenize(job.served.model, job.request, start, stop)
-                job.served.add(job, start, outcomes, estimate)
-            except BaseException as cause:  # the thread serves everybody: it must live on
-                job.served.end(job, failures.internal(cause, "tokenising")(None))
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """One chunk. A method of its own, so that a thread that waits holds no request's memory."""
+        turn = self._next()
+        if turn is None:
+            return False
+        job, start, stop, estimate = turn
+        try:
+            outcomes = tokenize(job.served.model, job.request, start, stop)
+            job.served.add(job, start, outcomes, estimate)
+        except BaseException as cause:  # the thread serves everybody: it must live on
+            job.served.end(job, failures.internal(cause, "tokenising")(None))
+        return True
 
     def _next(self) -> tuple[Job, int, int, int] | None:
         """Wait for a turn: job, first item, item after the last, their estimated tokens. None: the stage closes."""
@@ -92,19 +100,22 @@ def _chunk(job: Job) -> tuple[int, int]:
 def tokenize(model: Model, request: Request, start: int, stop: int) -> list[Sequence | LemniError]:
     """One sequence or error, which names its item, for each of the items from `start` to `stop`."""
     items = request.items[start:stop]
+    named = request.first_item + start
+    outcomes: list[Sequence | LemniError]
     try:
-        outcomes = model.tokenize(items, request.options, request.first_item + start)
+        outcomes = model.tokenize(items, request.options, named)
         if len(outcomes) != len(items):
             raise RuntimeError(f"the tokenizer gave {len(outcomes)} sequences for {len(items)} items")
+    except LemniError as error:
+        outcomes = [error]
     except Exception as cause:
-        if stop - start > 1:  # one by one, to name the guilty item
+        if len(items) > 1:  # one by one, to name the guilty item
             return [outcome for at in range(start, stop) for outcome in tokenize(model, request, at, at + 1)]
-        outcomes = [cause if isinstance(cause, LemniError) else failures.internal(cause, "tokenising")(request.first_item + start)]
-    for at, outcome in enumerate(outcomes):
-        item = request.first_item + start + at
+        outcomes = [failures.internal(cause, "tokenising")(named)]
+    for item, outcome in enumerate(outcomes, named):
         if isinstance(outcome, LemniError):
             outcome.item = item if outcome.item is None else outcome.item
         elif not len(outcome):
             nothing = RuntimeError(f"the tokenizer gave no tokens for item {item}")
-            outcomes[at] = failures.internal(nothing, "tokenising")(item)
+            outcomes[item - named] = failures.internal(nothing, "tokenising")(item)
     return outcomes
