@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,29 @@ def test_a_half_downloaded_model_is_completed(hub_server: FakeHub, settings: Hub
     hub_server.add("org/model", tiny_model())
     path = hub.resolve("org/model", settings, progress=False).path
     (path / "model.safetensors").unlink()
-    with pytest.raises(ModelNotFound, match=r"Hugging Face cache: .* has no weights that may be loaded"):
+    with pytest.raises(ModelNotFound, match=r"Hugging Face cache: only in part: no weights that may be loaded"):
         hub.resolve("org/model", settings.model_copy(update={"offline": True}))
     assert hub.resolve("org/model", settings, progress=False).source == "hub"
     assert (path / "model.safetensors").read_bytes() == tiny_model()["model.safetensors"]
+
+
+def test_what_transformers_alone_has_cached_is_completed(hub_server: FakeHub, settings: HubSettings) -> None:
+    """AutoModel fetches no modules.json: taken as it is, such a copy would pool otherwise than the model says."""
+    from huggingface_hub import hf_hub_download
+
+    modules = [{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    files = {"modules.json": json.dumps(modules).encode(), "1_Pooling/config.json": b"{}"}
+    hub_server.add("org/model", tiny_model() | files)
+    for name in tiny_model():
+        hf_hub_download("org/model", name)
+    offline = settings.model_copy(update={"offline": True})
+    with pytest.raises(ModelNotFound, match=r"only in part: no modules\.json in .*give that folder to use it"):
+        hub.resolve("org/model", offline)
+    hf_hub_download("org/model", "modules.json")
+    with pytest.raises(ModelNotFound, match=r"only in part: no 1_Pooling/config\.json in"):
+        hub.resolve("org/model", offline)
+    assert hub.resolve("org/model", settings, progress=False).source == "hub"
+    assert (hub.resolve("org/model", offline).path / "1_Pooling" / "config.json").is_file()
 
 
 def test_pickled_weights_need_a_word(hub_server: FakeHub, settings: HubSettings) -> None:

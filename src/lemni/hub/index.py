@@ -234,10 +234,9 @@ def parse_pip_config(listing: str) -> dict[str, str]:
 
 def _run_pip_config() -> str:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode != 0:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError) as error:
         raise ModelNotFound(
-            f"pip's configuration cannot be read ({done.stderr.strip().splitlines()[-1:] or done.returncode}): "
-            "set LEMNI_INDEX_URL or pass --index-url"
-        )
-    return done.stdout
+            f"pip's configuration cannot be read ({error}): set LEMNI_INDEX_URL or pass --index-url"
+        ) from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lemni.errors import ModelNotFound
+from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub import known
 from lemni.hub.cache import Cache, CachedModel
 from lemni.hub.spec import ModelFiles
@@ -184,7 +184,7 @@ def _in_folder(wanted: _Wanted) -> _Answer:
                 f"the folder {wanted.name!r} holds no model: no config.json, modules.json or .onnx file"
             )
         return f"{str(folder)!r} holds no config.json, modules.json or .onnx file"
-    return ModelFiles(wanted.name, folder.resolve(), wanted.revision, "folder")
+    return ModelFiles(wanted.name, folder.resolve(), None, "folder")
 
 
 def _in_own_cache(wanted: _Wanted) -> _Answer:
@@ -239,6 +239,8 @@ def _on_index(wanted: _Wanted) -> _Answer:
         if not wanted.hub_ids:
             raise
         return error.message
+    except OSError as error:
+        raise ModelLoadError(f"the model cache {str(wanted.cache.folder)!r} cannot be written: {error}") from error
     return ModelFiles(wanted.name, found.path, found.revision, "index")
 
 
