@@ -216,7 +216,7 @@ class OpenVINOOps:
             if kv_count == count:
                 return x
             spread = op.unsqueeze(x, _ints(2))
-            repeated = op.broadcast(spread, _ints(1, 1, count // kv_count, 1, 1), "BIDIRECTIONAL")
+            repeated = op.broadcast(spread, _ints(1, 1, count // kv_count, 1, 1), broadcast_spec="BIDIRECTIONAL")
             return op.reshape(repeated, _ints(0, count, -1, _width(x)), True)
 
         mask = inputs.mask(window)
