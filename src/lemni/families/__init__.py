@@ -18,6 +18,11 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "bert": ("bert", "Bert"),
     "camembert": ("bert", "Bert"),
     "electra": ("bert", "Bert"),
+    "gemma3_text": ("gemma3", "Gemma3"),
+    "llama": ("decoder", "Decoder"),
+    "mistral": ("decoder", "Decoder"),
+    "qwen2": ("decoder", "Decoder"),
+    "qwen3": ("decoder", "Decoder"),
     "roberta": ("bert", "Bert"),
     "xlm-roberta": ("bert", "Bert"),
 }
