@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -213,3 +214,22 @@ def plugged(model: ToyModel, engine: Engine) -> Iterator[Callable[[], None]]:
     del model.gates[999]
     gate.open()
     assert served.drain(PATIENCE_S)
+
+
+class Watch:
+    """Hears of every change in the number of live replicas."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._alive: SimpleQueue[int] = SimpleQueue()
+        served = engine._models["toy"].served
+        told = served.set_replicas
+
+        def spy(alive: int, total: int, outage: str | None) -> None:
+            told(alive, total, outage)
+            self._alive.put(alive)
+
+        served.set_replicas = spy  # type: ignore[method-assign]
+
+    def wait_for(self, alive: int) -> None:
+        while self._alive.get(timeout=PATIENCE_S) != alive:
+            pass

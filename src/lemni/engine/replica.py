@@ -100,7 +100,8 @@ class Replica:
     def _compute(self, works: list[Work]) -> None:
         groups = [works]
         while groups and not self._dead:
-            group = groups.pop()
+            group, *others = cut(groups.pop(), self.budget)  # it may have shrunk meanwhile
+            groups.extend(reversed(others))
             try:
                 rows = self._forward(group)
             except Exception as error:
@@ -132,26 +133,22 @@ class Replica:
 
     def _smaller(self, group: list[Work], error: Exception) -> list[list[Work]]:
         """What to run instead of a group that failed; nothing if one sequence is all there was."""
-        out_of_memory = is_out_of_memory(error)
         if len(group) == 1:
             if self._land(group):
                 doing = f"a sequence of {group[0].tokens} tokens"
                 self._served.fail(group, failures.internal(error, f"{self._served.name}: {doing}"))
             return []
-        if out_of_memory:
-            budget = max(1, min(self.budget, sum(work.tokens for work in group)) // 2)
-            if budget < self.budget:
-                log.warning(
-                    "%s: replica %d is out of memory; token budget %d -> %d (%s)",
-                    self._served.name,
-                    self.index,
-                    self.budget,
-                    budget,
-                    error,
-                )
-                self.budget = budget
+        if is_out_of_memory(error):
+            self._shrink(sum(work.tokens for work in group) // 2, error)
+            return [group]  # to be cut by the new budget
         half = len(group) // 2
         return [group[:half], group[half:]]
+
+    def _shrink(self, budget: int, error: Exception) -> None:
+        name, old = self._served.name, self.budget
+        self.budget = max(1, budget)
+        message = "%s: replica %d is out of memory; token budget %d -> %d (%s)"
+        log.warning(message, name, self.index, old, self.budget, error)
 
     def _land(self, group: list[Work]) -> bool:
         """The group is no longer aboard. False if the replica is dead: somebody else has its works."""
@@ -180,6 +177,19 @@ class Replica:
             slot.release()
         self._on_death(self, cause)
         self._served.requeue(works)
+
+
+def cut(works: list[Work], budget: int) -> list[list[Work]]:
+    """Runs of works of at most `budget` tokens, or of one work, in the order given. At least one work."""
+    groups: list[list[Work]] = []
+    room = 0
+    for work in works:
+        if not groups or work.tokens > room:
+            groups.append([])
+            room = budget
+        groups[-1].append(work)
+        room -= work.tokens
+    return groups
 
 
 def is_out_of_memory(error: Exception) -> bool:

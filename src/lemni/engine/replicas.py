@@ -95,7 +95,7 @@ class Replicas:
         with self._lock:
             self._replicas[index] = replica
             self._mark(index, "alive")
-        replica.start()
+            replica.start()
 
     def _on_death(self, replica: Replica, cause: BaseException) -> None:
         log.error("%s: replica %d died; loading a new one", self._served.name, replica.index, exc_info=cause)

@@ -98,24 +98,33 @@ def _chunk(job: Job) -> tuple[int, int]:
 
 
 def tokenize(model: Model, request: Request, start: int, stop: int) -> list[Sequence | LemniError]:
-    """One sequence or error, which names its item, for each of the items from `start` to `stop`."""
+    """One sequence or error, which names its item, for each of the items from `start` to `stop`; where the
+    tokenizer raises, up to the first error."""
     items = request.items[start:stop]
     named = request.first_item + start
-    outcomes: list[Sequence | LemniError]
+    outcomes: list[Sequence | LemniError] = []
     try:
         outcomes = model.tokenize(items, request.options, named)
         if len(outcomes) != len(items):
             raise RuntimeError(f"the tokenizer gave {len(outcomes)} sequences for {len(items)} items")
-    except LemniError as error:
-        outcomes = [error]
     except Exception as cause:
-        if len(items) > 1:  # one by one, to name the guilty item
-            return [outcome for at in range(start, stop) for outcome in tokenize(model, request, at, at + 1)]
-        outcomes = [failures.internal(cause, "tokenising")(named)]
+        if len(items) > 1:
+            return _one_by_one(model, request, start, stop)
+        outcomes = [cause if isinstance(cause, LemniError) else failures.internal(cause, "tokenising")(named)]
     for item, outcome in enumerate(outcomes, named):
         if isinstance(outcome, LemniError):
             outcome.item = item if outcome.item is None else outcome.item
         elif not len(outcome):
             nothing = RuntimeError(f"the tokenizer gave no tokens for item {item}")
             outcomes[item - named] = failures.internal(nothing, "tokenising")(item)
+    return outcomes
+
+
+def _one_by_one(model: Model, request: Request, start: int, stop: int) -> list[Sequence | LemniError]:
+    """To name the guilty item."""
+    outcomes: list[Sequence | LemniError] = []
+    for at in range(start, stop):
+        outcomes += tokenize(model, request, at, at + 1)
+        if isinstance(outcomes[-1], LemniError):
+            break
     return outcomes
