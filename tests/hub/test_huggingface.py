@@ -159,7 +159,7 @@ def test_models_of_both_caches_are_listed_and_removed(hub_server: FakeHub, setti
     assert listed[0].size_bytes == sum(len(content) for content in tiny_model().values())
     with pytest.raises(ModelNotFound, match=r"'org/modle' is in no cache. Did you mean 'org/model'\?"):
         hub.remove_model("org/modle", settings)
-    assert [m.revision for m in hub.remove_model("org/model", settings)] == [commit]
+    assert [m.revision for m in hub.remove_model("org/model", settings, commit[:8])] == [commit]
     assert not path.exists()
     assert hub.list_models(settings) == []
 

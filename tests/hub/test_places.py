@@ -173,6 +173,16 @@ def test_revisions_live_side_by_side(settings: HubSettings) -> None:
         hub.show_model("a/b", settings, "2.0")
 
 
+def test_only_the_version_that_is_named_is_removed(settings: HubSettings) -> None:
+    for version in ("1.1", "1.10", "2.0"):
+        in_cache(settings, "pypi:tiny-pack", version)
+    assert [m.revision for m in hub.remove_model("pypi:tiny-pack==1.1", settings)] == ["1.1"]
+    assert [m.revision for m in hub.remove_model("pypi:tiny-pack", settings, "2.0")] == ["2.0"]
+    with pytest.raises(ModelNotFound):
+        hub.remove_model("pypi:tiny-pack", settings, "1.1")
+    assert [m.revision for m in hub.remove_model("pypi:tiny-pack", settings)] == ["1.10"]
+
+
 def test_pull_of_a_wheel_leaves_folders_and_packages_aside(
     tmp_path: Path, index: FakeIndex, settings: HubSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,19 +113,27 @@ def list_models(settings: HubSettings) -> list[CachedModel]:
 
 
 def show_model(model: str, settings: HubSettings, revision: str | None = None) -> list[CachedModel]:
-    """All cached revisions of a model, newest first; several caches may have it.
+    """All cached revisions of a model, newest first, or one (a commit may be shortened to 7 digits or more).
 
     Raises:
         ModelNotFound: no cache has it.
     """
     wanted = _wanted(model, settings, revision)
     ids = {wanted.cache_id, *wanted.hub_ids}
+    if revision is None and model.startswith(known.SCHEME):
+        revision = known.parse(model).version
     there = list_models(settings)
-    found = [m for m in there if m.id in ids and (revision is None or m.revision.startswith(revision))]
+    found = [m for m in there if m.id in ids and _is_revision(m, revision)]
     if not found:
         at = f" in revision {revision!r}" if revision else ""
         raise ModelNotFound(f"model {model!r} is in no cache{at}{_suggest(model, [m.id for m in there])}")
     return sorted(found, key=lambda m: m.time_s, reverse=True)
+
+
+def _is_revision(model: CachedModel, revision: str | None) -> bool:
+    # A commit may be shortened, as git does; version 1.1 must not stand for 1.10.
+    short = model.cache == "huggingface" and revision is not None and len(revision) >= 7
+    return revision in (None, model.revision) or (short and model.revision.startswith(str(revision)))
 
 
 def remove_model(model: str, settings: HubSettings, revision: str | None = None) -> list[CachedModel]:
