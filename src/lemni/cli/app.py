@@ -21,6 +21,7 @@ from lemni.cli.settings import PREFIX, did_you_mean, is_true
 from lemni.errors import InternalError, LemniError
 
 COMMANDS = {
+    "serve": "lemni.cli.serve:serve",
     "embed": "lemni.cli.embed:embed",
     "pull": "lemni.cli.models:pull",
     "models": "lemni.cli.models:models",
@@ -84,7 +85,8 @@ def _report(error: Exception, session: Session) -> int:
     if isinstance(error, click.ClickException):
         message = error.format_message()
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            message = f"{message.rstrip('.')}. Try '{error.ctx.command_path} --help'."
+            end = "" if message.endswith((".", "?", ")")) else "."
+            message += f"{end} Try '{error.ctx.command_path} --help'."
     elif isinstance(error, LemniError):
         message, mendable = error.message, not isinstance(error, InternalError)
     else:

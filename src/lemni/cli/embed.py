@@ -138,10 +138,13 @@ def _finished(start: int, chunk: list[str], handle: Handle) -> tuple[list[str], 
     except InvalidRequest as error:
         if error.item is None:
             raise
-        # The engine counts within the chunk.
-        number, text = start + error.item + 1, chunk[error.item]
+        text = chunk[error.item]
         shown = text if len(text) <= 40 else f"{text[:39]}…"
-        raise InvalidRequest(f"text {number} of the input ({shown!r}): {error.message}") from error
+        name = f"text {start + error.item + 1} ({shown!r})"
+        # The engine counts within the chunk.
+        inside = f"input[{error.item}]"
+        message = error.message.replace(inside, name) if inside in error.message else f"{name}: {error.message}"
+        raise InvalidRequest(message) from error
 
 
 def _chunks(model: DenseModel, texts: list[str]) -> Iterator[tuple[int, list[str]]]:
