@@ -404,7 +404,8 @@ def test_a_deadline_while_no_replica_lives_is_unavailable() -> None:
         check(late.result(PATIENCE_S), ["13"])
 
 
-def test_closing_while_a_replica_is_being_loaded() -> None:
+def test_closing_while_a_replica_is_being_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lemni.engine.replicas.CLOSE_TIMEOUT_S", 0.01)
     model = ToyModel()
     model.dies = {13}
     loading = Gate()

@@ -49,6 +49,7 @@ class Replicas:
         self._lock = threading.Lock()
         self._places: list[Place] = []
         self._replicas: dict[int, Replica] = {}
+        self._reloading: dict[int, threading.Thread] = {}
         self._closing = threading.Event()
 
     def load(self) -> list[Runtime]:
@@ -75,6 +76,11 @@ class Replicas:
         """End the threads that can end. The served model has been closed before."""
         with self._lock:
             self._closing.set()
+            reloading = list(self._reloading.values())
+        for thread in reloading:
+            if thread is not threading.current_thread():
+                thread.join(CLOSE_TIMEOUT_S)
+        with self._lock:
             replicas = list(self._replicas.values())
         for replica in replicas:
             if not replica.join(CLOSE_TIMEOUT_S):
@@ -103,10 +109,10 @@ class Replicas:
             if self._closing.is_set():
                 return
             self._mark(replica.index, "loading")
-        stuck = isinstance(cause, TimeoutError)
-        threading.Thread(
-            target=self._revive, args=(replica, stuck), name=f"lemni-reload-{replica.index}", daemon=True
-        ).start()
+            thread = threading.Thread(target=self._revive, args=(replica, isinstance(cause, TimeoutError)), daemon=True)
+            thread.name = f"lemni-reload-{replica.index}"
+            self._reloading[replica.index] = thread
+            thread.start()
 
     def _revive(self, dead: Replica, stuck: bool) -> None:
         if not stuck:
