@@ -1,0 +1,93 @@
+"""A request's JSON body: read within the size limit, checked and parsed. Every dialect begins here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from lemni.errors import InvalidRequest, PayloadTooLarge, RequestCancelled, UnsupportedMediaType
+
+_MIB = 1 << 20
+
+
+async def read_object(http: Request, max_mib: float) -> dict[str, Any]:
+    """The JSON object that the client sent. The limit counts while reading, so memory stays bounded.
+
+    Raises:
+        UnsupportedMediaType: the headers announce something else than JSON in UTF-8.
+        PayloadTooLarge: more than `max_mib`, announced or sent.
+        InvalidRequest: not UTF-8, not JSON, or not an object.
+        RequestCancelled: the client hung up while sending.
+    """
+    _check_headers(http)
+    data = parse(await _read(http, max_mib))
+    if not isinstance(data, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {kind_of(data)}")
+    return data
+
+
+def parse(body: bytes) -> Any:
+    """JSON, or an InvalidRequest that says where it goes wrong."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if not body.strip():
+            raise InvalidRequest("the body is empty; it must be a JSON object") from None
+        try:
+            body.decode()
+        except UnicodeDecodeError as wrong:
+            raise InvalidRequest(f"the body is not valid UTF-8: byte {wrong.start} is wrong") from None
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequest(f"the body is not valid JSON: {error.msg} at {where}") from None
+
+
+def kind_of(value: Any) -> str:
+    """A JSON value's type in JSON's words, for messages."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, int | float):
+        return "a number"
+    return "a list" if isinstance(value, list) else "an object"
+
+
+def _check_headers(http: Request) -> None:
+    content_type = http.headers.get("content-type")
+    if content_type is not None:  # simple clients send none
+        media_type, _, parameters = (part.strip().lower() for part in content_type.partition(";"))
+        if media_type != "application/json" and not media_type.endswith("+json"):
+            raise UnsupportedMediaType(
+                f"Content-Type is {_shown(content_type)}; send JSON with Content-Type: application/json"
+            )
+        if "charset=" in parameters and "utf-8" not in parameters and "utf8" not in parameters:
+            raise UnsupportedMediaType(f"Content-Type is {_shown(content_type)}; JSON is sent in UTF-8")
+    encoding = http.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding is {_shown(encoding)}; send the body uncompressed")
+
+
+async def _read(http: Request, max_mib: float) -> bytes:
+    limit = int(max_mib * _MIB)
+    announced = http.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise PayloadTooLarge(f"the body has {announced} bytes; this server takes at most {limit} (max_body_mib)")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in http.stream():
+            size += len(chunk)
+            if size > limit:
+                raise PayloadTooLarge(f"the body is over this server's limit of {limit} bytes (max_body_mib)")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise RequestCancelled("the client went away") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _shown(header: str) -> str:
+    return repr(header if len(header) <= 100 else f"{header[:100]}...")

@@ -1,0 +1,70 @@
+"""What happens around every request: its path is tidied, it gets an id, the key is checked, no exception escapes.
+
+A plain ASGI middleware, because the framework's own kind costs a task per request and hides disconnects.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lemni.errors import LemniError
+from lemni.server import auth
+from lemni.server.errors import answer, log, unexpected
+
+_REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
+_SLASHES = re.compile("/{2,}")
+
+
+class Edge:
+    """Args: `api_key` None lets everybody in."""
+
+    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+        self._app = app
+        self._api_key = api_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        scope["path"] = tidy(scope["path"])
+        request_id = _request_id(headers.get(b"x-request-id"))
+        began = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            if self._api_key is not None:
+                auth.check(self._api_key, scope["path"], headers.get(b"authorization"))
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            made = error if isinstance(error, LemniError) else unexpected(error, request_id.decode())
+            if not status:  # else it is too late for an answer, and the server closes the connection
+                response = answer(made, scope["path"], scope["app"].state.dialects)
+                await response(scope, receive, send_with_id)
+        finally:
+            ms = (time.perf_counter() - began) * 1000
+            log.debug("%s %s -> %d in %.1f ms, %s", scope["method"], scope["path"], status, ms, request_id.decode())
+
+
+def tidy(path: str) -> str:
+    """`//v1/models/` is `/v1/models`: what a base URL with a slash at its end makes of a path."""
+    path = _SLASHES.sub("/", path)
+    return path.rstrip("/") or "/"
+
+
+def _request_id(given: bytes | None) -> bytes:
+    """The client's own id, if it is fit for a header and a log line; else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return f"req_{uuid.uuid4().hex}".encode()

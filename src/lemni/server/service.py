@@ -1,0 +1,100 @@
+"""What every route has at hand: the engine, once it is there, the served models by name, and the server's state.
+
+The models are loaded while the port is open already: a request that comes early waits a moment for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Literal
+
+from starlette.requests import Request as HttpRequest
+
+from lemni.config import ServerSettings
+from lemni.engine import Engine
+from lemni.errors import RequestCancelled, Unavailable
+from lemni.server.names import Names
+from lemni.types import EmbedResult, ModelCard, Request
+
+LOADING_PATIENCE_S = 5.0
+"""How long an early request waits for the models before it gets 503."""
+
+
+class Service:
+    """One per application, in `app.state.service`.
+
+    Attributes:
+        engine: started; None while the models are loading.
+        names: the served models.
+        created: Unix time at which the models were there.
+        state: "loading", then "serving", then "stopping".
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.engine: Engine | None = None
+        self.names = Names(())
+        self.created = int(time.time())
+        self.state: Literal["loading", "serving", "stopping"] = "loading"
+        self._changed = asyncio.Event()
+
+    def attach(self, engine: Engine) -> None:
+        """The engine is started. Call it on the event loop."""
+        self.engine = engine
+        self.names = Names(engine.cards())
+        self.created = int(time.time())
+        if self.state == "loading":
+            self.state = "serving"
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Not ready any more; requests that wait for the models give up. Running ones are not touched."""
+        self.state = "stopping"
+        self._changed.set()
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "serving" and self.engine is not None and self.engine.ready()
+
+    async def model(self, name: str | None) -> ModelCard:
+        """The served model that a client means. Raises InvalidRequest, UnknownModel or Unavailable."""
+        await self._loaded()
+        return self.names.find(name)
+
+    async def embed(self, http: HttpRequest, name: str, request: Request) -> EmbedResult:
+        """Run the request; give it up as soon as the client hangs up. The HTTP body must have been read.
+
+        Raises what the engine raises, and RequestCancelled when the client has gone.
+        """
+        engine = await self._loaded()
+        result = asyncio.wrap_future(engine.submit(name, request))
+        gone = asyncio.ensure_future(_disconnected(http))
+        try:
+            await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                raise RequestCancelled("the client went away")
+            return result.result()
+        finally:
+            gone.cancel()
+            result.cancel()
+
+    async def _loaded(self) -> Engine:
+        if self.state == "loading":
+            try:
+                await asyncio.wait_for(self._changed.wait(), LOADING_PATIENCE_S)
+            except asyncio.TimeoutError:
+                raise Unavailable("the model is still being loaded", retry_after_s=LOADING_PATIENCE_S) from None
+        if self.engine is None:
+            raise Unavailable("the server is shutting down")
+        return self.engine
+
+
+def service_of(http: HttpRequest) -> Service:
+    service: Service = http.app.state.service
+    return service
+
+
+async def _disconnected(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
