@@ -122,29 +122,26 @@ def _embedded(
     engine: Engine, model: DenseModel, texts: list[str], options: EmbedOptions
 ) -> Iterator[tuple[list[str], Vectors]]:
     """Chunks and their vectors, in order; some chunks are under way while one is written."""
-    waiting: deque[tuple[int, list[str], Handle]] = deque()
-    for start, chunk in _chunks(model, texts):
-        if len(waiting) == _CHUNKS_IN_FLIGHT:
-            yield _finished(*waiting.popleft())
-        request = Request(chunk, options, priority="bulk")
-        waiting.append((start, chunk, engine.submit(model.card.name, request)))
-    while waiting:
-        yield _finished(*waiting.popleft())
-
-
-def _finished(start: int, chunk: list[str], handle: Handle) -> tuple[list[str], Vectors]:
+    waiting: deque[tuple[list[str], Handle]] = deque()
     try:
-        return chunk, handle.result().vectors
+        for start, chunk in _chunks(model, texts):
+            if len(waiting) == _CHUNKS_IN_FLIGHT:
+                yield _finished(*waiting.popleft())
+            request = Request(chunk, options, priority="bulk", first_item=start)
+            waiting.append((chunk, engine.submit(model.card.name, request)))
+        while waiting:
+            yield _finished(*waiting.popleft())
     except InvalidRequest as error:
         if error.item is None:
             raise
-        text = chunk[error.item]
+        text = texts[error.item]
         shown = text if len(text) <= 40 else f"{text[:39]}…"
-        name = f"text {start + error.item + 1} ({shown!r})"
-        # The engine counts within the chunk.
-        inside = f"input[{error.item}]"
-        message = error.message.replace(inside, name) if inside in error.message else f"{name}: {error.message}"
-        raise InvalidRequest(message) from error
+        name = f"text {error.item + 1} ({shown!r})"
+        raise InvalidRequest(error.message.replace(f"input[{error.item}]", name)) from error
+
+
+def _finished(chunk: list[str], handle: Handle) -> tuple[list[str], Vectors]:
+    return chunk, handle.result().vectors
 
 
 def _chunks(model: DenseModel, texts: list[str]) -> Iterator[tuple[int, list[str]]]:
