@@ -1,4 +1,4 @@
-"""`lemni serve`: takes the port, then hands the settings and the sockets to the server until it is told to stop."""
+"""`lemni serve`: reads the settings and hands them to the server, which runs until it is told to stop."""
 
 from __future__ import annotations
 
@@ -44,13 +44,6 @@ def serve(settings: Settings) -> None:
 
     MODEL is a folder, a hub id or pypi:NAME==VERSION; without one the default model is served.
     """
-    from lemni.cli.listen import listen
+    from lemni.server import serve as run
 
-    sockets = listen(settings.server.host, settings.server.port)
-    try:
-        from lemni.server import serve as run
-
-        run(settings, sockets)
-    finally:
-        for sock in sockets:
-            sock.close()
+    run(settings)
