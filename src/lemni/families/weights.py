@@ -63,7 +63,9 @@ class Weights:
         return self.store.numpy(found)
 
     def get(self, name: str) -> NDArray[Any] | None:
-        return self[name] if name in self else None
+        """The tensor, or None if it is not there."""
+        found = self._find(name)
+        return None if found is None else self.store.numpy(found)
 
     def joined(self, names: Seq[str]) -> NDArray[Any]:
         """Several tensors as one, joined on their first axis: query, key and value become one product."""

@@ -7,14 +7,21 @@ token axis always comes first: there is no padding.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
 
+from lemni.errors import ModelLoadError
 from lemni.ops.plan import FULL, Window
 
 Tensor: TypeAlias = Any
+
+OwnInputs: TypeAlias = Any
+"""`Inputs` made by the same array library as the `Ops` that they are given to."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Inputs(Protocol):
@@ -24,9 +31,9 @@ class Inputs(Protocol):
         ids: int [T].
         positions: int [T], from 0 in each sequence.
         token_types: int [T].
-        places: float [T, 1], positions counted from 1.
-        lengths: float [B, 1].
-        pool_mask: float [T, 1], 0 for the tokens before `pool_start` of their sequence, else 1.
+        places: float32 [T, 1], positions counted from 1.
+        lengths: float32 [B, 1].
+        pool_mask: float32 [T, 1], 0 for the tokens before `pool_start` of their sequence, else 1.
     """
 
     @property
@@ -55,7 +62,7 @@ class Ops(Protocol):
         ...
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x W^T + b, weight [out, in] -> [..., out]."""
+        """x W^T + b, weight [out, in] -> [..., out]. Computed in the weight's precision."""
         ...
 
     def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -67,7 +74,7 @@ class Ops(Protocol):
         ...
 
     def activation(self, x: Tensor, name: str) -> Tensor:
-        """By transformers' name (`hidden_act`): see ACTIVATIONS."""
+        """By transformers' name (`hidden_act`): see ACTIVATIONS. Raises ModelLoadError for another."""
         ...
 
     def split(self, x: Tensor, sizes: Seq[int]) -> list[Tensor]:
@@ -95,7 +102,7 @@ class Ops(Protocol):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        inputs: Inputs,
+        inputs: OwnInputs,
         *,
         scale: float,
         window: Window = FULL,
@@ -114,7 +121,7 @@ class Ops(Protocol):
         """
         ...
 
-    def relative_bias(self, table: Tensor, inputs: Inputs) -> Tensor:
+    def relative_bias(self, table: Tensor, inputs: OwnInputs) -> Tensor:
         """An attention bias that depends only on the distance key - query.
 
         Args:
@@ -122,19 +129,19 @@ class Ops(Protocol):
         """
         ...
 
-    def segment_sum(self, x: Tensor, inputs: Inputs) -> Tensor:
-        """[T, D] -> [B, D]: over the tokens of each sequence."""
+    def segment_sum(self, x: Tensor, inputs: OwnInputs) -> Tensor:
+        """[T, D] -> float32 [B, D]: over the tokens of each sequence. A long text's sum overflows float16."""
         ...
 
-    def segment_max(self, x: Tensor, inputs: Inputs) -> Tensor:
+    def segment_max(self, x: Tensor, inputs: OwnInputs) -> Tensor:
         """[T, D] -> [B, D]."""
         ...
 
-    def first(self, x: Tensor, inputs: Inputs) -> Tensor:
+    def first(self, x: Tensor, inputs: OwnInputs) -> Tensor:
         """[T, D] -> [B, D]: the token at `pool_start` of each sequence."""
         ...
 
-    def last(self, x: Tensor, inputs: Inputs) -> Tensor:
+    def last(self, x: Tensor, inputs: OwnInputs) -> Tensor:
         """[T, D] -> [B, D]: the last token of each sequence."""
         ...
 
@@ -161,3 +168,10 @@ ACTIVATIONS = (
     "linear",
 )
 """Names that `Ops.activation` knows; gelu_new, gelu_fast and gelu_pytorch_tanh are one function."""
+
+
+def activation_named(name: str, table: Mapping[str, _Function]) -> _Function:
+    """One library's function for a name of ACTIVATIONS. Raises ModelLoadError for another name."""
+    if name not in table:
+        raise ModelLoadError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+    return table[name]

@@ -6,20 +6,20 @@ parameters, made when a family first asks for one; `feed` computes the values of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence as Seq
-from typing import Any
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from typing import Any, TypeAlias
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset15 as op
 
-from lemni.errors import ModelLoadError
-from lemni.ops.base import ACTIVATIONS
+from lemni.ops.base import activation_named
 from lemni.ops.plan import FULL, RowPlan, Window, plan_rows
 from lemni.types import PackedBatch
 
-Tensor = ov.Output | ov.Node
+Tensor: TypeAlias = ov.Output | ov.Node
 
 _Feeder = Callable[[PackedBatch, RowPlan], NDArray[Any]]
 
@@ -34,7 +34,13 @@ def _by_sequence(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
 def _segments(batch: PackedBatch, plan: RowPlan) -> NDArray[np.float32]:
     """float32 [B, T]: 1 where the token belongs to the sequence; a matrix product with it is a sum by sequence."""
     owner = np.repeat(np.arange(len(batch)), batch.lengths)
-    return (owner == np.arange(len(batch))[:, None]).astype(np.float32)
+    belongs: NDArray[np.bool_] = owner == np.arange(len(batch))[:, None]
+    return belongs.astype(np.float32)
+
+
+def _pool_mask(batch: PackedBatch) -> NDArray[np.float32]:
+    pooled: NDArray[np.bool_] = batch.positions >= np.repeat(batch.pool_starts, batch.lengths)
+    return pooled[:, None].astype(np.float32)
 
 
 # Parameter name -> its shape and how a batch fills it.
@@ -44,10 +50,7 @@ _FEEDERS: dict[str, tuple[list[int], _Feeder]] = {
     "token_types": ([-1], lambda batch, plan: batch.token_types),
     "places": ([-1, 1], lambda batch, plan: (batch.positions[:, None] + 1).astype(np.float32)),
     "lengths": ([-1, 1], lambda batch, plan: batch.lengths[:, None].astype(np.float32)),
-    "pool_mask": (
-        [-1, 1],
-        lambda batch, plan: (batch.positions >= np.repeat(batch.pool_starts, batch.lengths))[:, None].astype(np.float32),
-    ),
+    "pool_mask": ([-1, 1], lambda batch, plan: _pool_mask(batch)),
     "first": ([-1], lambda batch, plan: batch.starts + batch.pool_starts),
     "last": ([-1], lambda batch, plan: batch.starts + batch.lengths - 1),
     "segments": ([-1, -1], _segments),
@@ -56,7 +59,6 @@ _FEEDERS: dict[str, tuple[list[int], _Feeder]] = {
     "row_cells": ([-1], lambda batch, plan: plan.cell),
     "relative": ([-1, -1], lambda batch, plan: plan.relative),
 }
-
 
 _FLOATS = ("places", "lengths", "pool_mask", "segments")
 
@@ -67,6 +69,7 @@ class OpenVINOInputs:
     def __init__(self) -> None:
         self.parameters: dict[str, ov.Node] = {}
         self._feeders: dict[str, _Feeder] = {}
+        self._biased: dict[Window, tuple[Tensor, ov.Node]] = {}
 
     def parameter(self, name: str) -> ov.Node:
         shape, feeder = _FEEDERS[name]
@@ -75,6 +78,12 @@ class OpenVINOInputs:
     def mask(self, window: Window) -> ov.Node:
         """float [R, 1, L or 1, L], one parameter for each kind of window in the model."""
         return self._parameter(f"mask_{window[0]}_{window[1]}", [-1, 1, -1, -1], lambda batch, plan: plan.mask(window))
+
+    def biased(self, window: Window, bias: Tensor) -> ov.Node:
+        """mask + bias [R, heads, L, L]; one node for all layers that share the bias."""
+        if window not in self._biased or self._biased[window][0] is not bias:
+            self._biased[window] = bias, op.add(self.mask(window), bias)
+        return self._biased[window][1]
 
     def _parameter(self, name: str, shape: list[int], feeder: _Feeder) -> ov.Node:
         if name not in self.parameters:
@@ -167,9 +176,7 @@ class OpenVINOOps:
         return op.multiply(op.divide(x, op.sqrt(op.add(mean, _scalar(eps)))), weight)
 
     def activation(self, x: Tensor, name: str) -> ov.Node:
-        if name not in _ACTIVATIONS:
-            raise ModelLoadError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
-        return _ACTIVATIONS[name](x)
+        return activation_named(name, _ACTIVATIONS)(x)
 
     def split(self, x: Tensor, sizes: Seq[int]) -> list[Tensor]:
         return list(op.variadic_split(x, _ints(-1), _ints(*sizes)).outputs())
@@ -219,9 +226,7 @@ class OpenVINOOps:
             repeated = op.broadcast(spread, _ints(1, 1, count // kv_count, 1, 1), broadcast_spec="BIDIRECTIONAL")
             return op.reshape(repeated, _ints(0, count, -1, _width(x)), True)
 
-        mask = inputs.mask(window)
-        if bias is not None:
-            mask = op.add(mask, bias)
+        mask = inputs.mask(window) if bias is None else inputs.biased(window, bias)
         out = op.scaled_dot_product_attention(
             rows(query), shared(rows(key)), shared(rows(value)), mask, _scalar(scale), causal=False
         )

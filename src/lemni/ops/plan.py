@@ -79,7 +79,8 @@ class RowPlan:
                 visible = visible & (self.relative >= -left)
             if right >= 0:
                 visible = visible & (self.relative <= right)
-        return np.where(visible, np.float32(0), MASKED)
+        mask: NDArray[np.float32] = np.where(visible, np.float32(0), MASKED)
+        return mask
 
 
 def plan_rows(lengths: NDArray[np.int32]) -> RowPlan:

@@ -6,22 +6,23 @@ and for models with an attention bias, it is `scaled_dot_product_attention` over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence as Seq
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from functools import cached_property
-from typing import Any
+from inspect import signature
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from lemni.errors import ModelLoadError
-from lemni.ops.base import ACTIVATIONS
+from lemni.ops.base import activation_named
 from lemni.ops.plan import FULL, RowPlan, Window, plan_rows
 from lemni.types import PackedBatch
 
-Tensor = torch.Tensor
-VarlenAttention = Callable[..., Tensor]
+Tensor: TypeAlias = torch.Tensor
+VarlenAttention: TypeAlias = Callable[..., Tensor]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -46,6 +47,7 @@ class TorchInputs:
         self.device = device
         self.dtype = dtype
         self._masks: dict[Window, Tensor] = {}
+        self._biased: tuple[Window, Tensor, Tensor] | None = None
 
     def put(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
@@ -64,16 +66,16 @@ class TorchInputs:
 
     @cached_property
     def places(self) -> Tensor:
-        return (self.positions + 1).to(self.dtype)[:, None]
+        return (self.positions + 1).float()[:, None]
 
     @cached_property
     def lengths(self) -> Tensor:
-        return self.put(self.batch.lengths).to(self.dtype)[:, None]
+        return self.put(self.batch.lengths).float()[:, None]
 
     @cached_property
     def pool_mask(self) -> Tensor:
         keep = self.batch.positions >= np.repeat(self.batch.pool_starts, self.batch.lengths)
-        return self.put(keep).to(self.dtype)[:, None]
+        return self.put(keep).float()[:, None]
 
     @cached_property
     def segments(self) -> Tensor:
@@ -104,6 +106,12 @@ class TorchInputs:
             self._masks[window] = self.put(self.plan.mask(window)).to(self.dtype)
         return self._masks[window]
 
+    def biased(self, window: Window, bias: Tensor) -> Tensor:
+        """mask + bias [R, heads, L, L]; the last one is kept, for all layers share it."""
+        if self._biased is None or self._biased[0] != window or self._biased[1] is not bias:
+            self._biased = window, bias, self.mask(window) + bias
+        return self._biased[2]
+
 
 class TorchOps:
     """`lemni.ops.base.Ops` on one torch device and dtype."""
@@ -121,7 +129,7 @@ class TorchOps:
         return F.embedding(ids, table)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.linear(x, weight, bias)
+        return F.linear(x.to(weight.dtype), weight, bias)
 
     def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
@@ -131,9 +139,7 @@ class TorchOps:
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
 
     def activation(self, x: Tensor, name: str) -> Tensor:
-        if name not in _ACTIVATIONS:
-            raise ModelLoadError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
-        return _ACTIVATIONS[name](x)
+        return activation_named(name, _ACTIVATIONS)(x)
 
     def split(self, x: Tensor, sizes: Seq[int]) -> list[Tensor]:
         return list(torch.split(x, list(sizes), dim=-1))
@@ -179,7 +185,7 @@ class TorchOps:
         def rows(x: Tensor) -> Tensor:  # [T, heads, D] -> [R, heads, L, D]
             return x[inputs.tokens].view(plan.rows, plan.width, *x.shape[1:]).transpose(1, 2)
 
-        mask = inputs.mask(window) if bias is None else inputs.mask(window) + bias
+        mask = inputs.mask(window) if bias is None else inputs.biased(window, bias)
         out = F.scaled_dot_product_attention(
             rows(query), rows(key), rows(value), mask, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
         )
@@ -191,7 +197,7 @@ class TorchOps:
 
     def segment_sum(self, x: Tensor, inputs: TorchInputs) -> Tensor:
         sums = torch.zeros(len(inputs.batch), x.shape[-1], dtype=torch.float32, device=x.device)
-        return sums.index_add_(0, inputs.segments, x.float()).to(x.dtype)
+        return sums.index_add_(0, inputs.segments, x.float())
 
     def segment_max(self, x: Tensor, inputs: TorchInputs) -> Tensor:
         index = inputs.segments[:, None].expand_as(x)
@@ -212,12 +218,15 @@ class TorchOps:
 
 
 def varlen_attention(device: torch.device, dtype: torch.dtype) -> VarlenAttention | None:
-    """The variable-length flash kernel, if this device, dtype and torch have it (CUDA, half precision, torch >= 2.10)."""
+    """The variable-length flash kernel, if this device (CUDA), dtype (half precision) and torch have it."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return None
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
+        return None
+    # The first versions of the kernel have neither windows nor grouped heads.
+    if not {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys():
         return None
     kernel: VarlenAttention = varlen_attn
     return kernel
