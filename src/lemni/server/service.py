@@ -57,6 +57,11 @@ class Service:
     def ready(self) -> bool:
         return self.state == "serving" and self.engine is not None and self.engine.ready()
 
+    async def cards(self) -> list[ModelCard]:
+        """The served models. Raises Unavailable."""
+        await self._loaded()
+        return list(self.names.cards.values())
+
     async def model(self, name: str | None) -> ModelCard:
         """The served model that a client means. Raises InvalidRequest, UnknownModel or Unavailable."""
         await self._loaded()

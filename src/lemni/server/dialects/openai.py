@@ -92,7 +92,7 @@ async def embeddings(http: Request) -> Response:
 async def models(http: Request) -> Response:
     """The served models: OpenAI's fields, and what each of them can do."""
     service = service_of(http)
-    data = [_model(card, service.created) for card in service.names.cards.values()]
+    data = [_model(card, service.created) for card in await service.cards()]
     return _json({"object": "list", "data": data})
 
 

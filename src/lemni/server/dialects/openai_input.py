@@ -51,9 +51,11 @@ def _check(index: int, item: Any) -> None:
     if set(map(type, item)) != {int}:
         wrong = next(i for i, token in enumerate(item) if type(token) is not int)
         raise InvalidTokenIds(
-            f"input[{index}][{wrong}] is {kind_of(item[wrong])}; token ids are integers", item=index, param="input"
+            f"input[{index}][{wrong}] is {kind_of(item[wrong])}; token ids are integers",
+            item=index,
+            param=f"input[{index}]",
         )
 
 
 def _wrong(index: int, message: str) -> InvalidRequest:
-    return InvalidRequest(message, item=index, param="input")
+    return InvalidRequest(message, item=index, param=f"input[{index}]")
