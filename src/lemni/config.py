@@ -3,7 +3,15 @@
 A field's name is its flag, its environment variable and its key in the YAML file: `max_batch_tokens` is
 `--max-batch-tokens`, `LEMNI_MAX_BATCH_TOKENS` and `max_batch_tokens:`. So a name occurs in one section only.
 Units are in the names. Unknown keys are errors. `lemni.cli.settings` reads the sources; nothing below `cli/`
-reads the environment.
+reads the environment. A file with two models; a model field beside `models:` is the default of all of them:
+
+    models:
+      - sentence-transformers/all-MiniLM-L6-v2
+      - model: ./my-model
+        served_name: mine
+        dtype: float32
+    max_length: 128
+    port: 8000
 """
 
 from __future__ import annotations
@@ -67,7 +75,8 @@ class ModelSettings(_Settings):
     )
     max_length: int | None = Field(None, ge=1, description="Override of the model's own maximum length, in tokens.")
     truncate: Truncate | None = Field(
-        None, description="Texts over the maximum length: cut right, cut left, or error; as the model says if not given."
+        None,
+        description="Texts over the maximum length: cut right, cut left, or error; as the model says if not given.",
     )
     prompt_name: str | None = Field(None, description="Prompt put before every text when the request names none.")
     trust_pickle: bool = Field(False, description="Allow pickled weights (pytorch_model.bin). They can run code.")

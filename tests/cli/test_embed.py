@@ -127,6 +127,19 @@ def test_several_models_to_choose_from(minilm: ModelFiles, tmp_path: Path) -> No
     assert lemni("embed", "x", "-c", "lemni.yaml", "-m", "mini", cwd=tmp_path).returncode == 0
 
 
+def test_the_log_is_quiet_unless_a_level_is_asked_for(minilm: ModelFiles, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"  # without modules.json the pooling is a guess, which is noted
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (bare / name).symlink_to(minilm.path / name)
+    assert lemni("embed", "x", "-m", "./bare", cwd=tmp_path).stderr == ""
+    for source in (["--log-level", "INFO"], []):
+        env = {} if source else {"LEMNI_LOG_LEVEL": "info"}
+        done = lemni("embed", "x", "-m", "./bare", *source, cwd=tmp_path, env=env)
+        assert done.stderr.startswith("INFO lemni.")
+        assert "pooling" in done.stderr
+
+
 def test_a_traceback_only_when_asked_for(tmp_path: Path) -> None:
     assert "Traceback" in lemni("embed", "x", "--dtype", "int3", "--debug", cwd=tmp_path).stderr
     assert "Traceback" in lemni("embed", "x", "--dtype", "int3", cwd=tmp_path, env={"LEMNI_DEBUG": "1"}).stderr

@@ -64,7 +64,8 @@ class App(click.Group):
         try:
             # A number comes back from click when --help or --version ended the run.
             code = super().main(*args, **extra) or 0
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by the caller: lemni ... >&-
+                sys.stdout.flush()
         except Exception as error:
             code = _report(error, session)
         sys.exit(code)
@@ -89,6 +90,9 @@ def _report(error: Exception, session: Session) -> int:
             message += f"{end} Try '{error.ctx.command_path} --help'."
     elif isinstance(error, LemniError):
         message, mendable = error.message, not isinstance(error, InternalError)
+    elif isinstance(error, OSError) and error.strerror:
+        # A full disk, a folder that may not be written to.
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         message = f"unexpected {type(error).__name__}: {error}"
         message += "" if session.debug else " (--debug shows where)"

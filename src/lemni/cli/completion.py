@@ -31,12 +31,12 @@ def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str
     import os
 
     from lemni import hub
-    from lemni.cli.settings import load_settings
+    from lemni.cli.settings import DOTENV, load_settings
     from lemni.errors import LemniError
 
     # Whatever is wrong with the settings is said when the command runs.
     with contextlib.suppress(LemniError, OSError):
-        settings = load_settings({}, os.environ)
+        settings = load_settings({}, os.environ, DOTENV)
         names = sorted({model.id for model in hub.list_models(settings.hub)})
         # The folders come first because bash forgets what stands before them.
         return [CompletionItem(incomplete, type="dir"), *(CompletionItem(n) for n in names if n.startswith(incomplete))]

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lemni.cli.completion import complete_model
-from lemni.cli.settings import PREFIX, load_settings
+from lemni.cli.settings import DOTENV, PREFIX, load_settings
 from lemni.config import EngineSettings, HubSettings, ModelSettings, ServerSettings, Settings
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -33,7 +33,6 @@ SECTIONS: dict[str, type[BaseModel]] = {
 # What a field's option has beyond what its type says.
 _SHORT_FLAGS = {"model": "-m"}
 _COMPLETIONS = {"model": complete_model}
-_DOTENV = Path(".env")
 
 
 @dataclass
@@ -97,7 +96,7 @@ def with_settings(
             if "models" in params:
                 flags["models"] = params.pop("models")
             settings = load_settings(
-                {**flags, "debug": debug or None}, os.environ, _DOTENV, None if config is None else Path(config)
+                {**flags, "debug": debug or None}, os.environ, DOTENV, None if config is None else Path(config)
             )
             click.get_current_context().ensure_object(Session).debug = settings.debug
             _start_logging(settings, quiet="Server" not in sections)

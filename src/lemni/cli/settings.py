@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PREFIX = "LEMNI_"
+DOTENV = Path(".env")
+"""Read in the working directory, as other programs do."""
 
 _MODEL_FIELDS = tuple(ModelSettings.model_fields)
 _COMMON_FIELDS = (*EngineSettings.model_fields, *ServerSettings.model_fields, *HubSettings.model_fields, "debug")
