@@ -24,15 +24,15 @@ def alarm() -> Iterator[Alarm]:
 
 def test_an_earlier_time_set_later_rings_first(alarm: Alarm) -> None:
     rung: SimpleQueue[str] = SimpleQueue()
-    alarm.after(0.2, lambda: rung.put("later"))
+    alarm.after(0.5, lambda: rung.put("later"))
     alarm.after(0.01, lambda: rung.put("sooner"))
     assert [rung.get(timeout=PATIENCE_S) for _ in range(2)] == ["sooner", "later"]
 
 
 def test_what_is_cancelled_does_not_ring(alarm: Alarm) -> None:
     rung: SimpleQueue[str] = SimpleQueue()
-    entry = alarm.after(0.02, lambda: rung.put("cancelled"))
-    alarm.after(0.04, lambda: rung.put("kept"))
+    entry = alarm.after(0.2, lambda: rung.put("cancelled"))
+    alarm.after(0.25, lambda: rung.put("kept"))
     alarm.cancel(entry)
     alarm.cancel(entry)
     assert rung.get(timeout=PATIENCE_S) == "kept"

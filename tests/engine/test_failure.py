@@ -58,6 +58,15 @@ def test_a_failing_batch_is_halved_until_the_guilty_sequence_is_alone(
         assert engine.status()["toy"].errors == {"internal_error": 1}
 
 
+def test_halving_takes_few_passes() -> None:
+    model = ToyModel(budget=64)
+    model.raises = {13}
+    with engine_of(model) as engine, plugged(model, engine):
+        handles = [engine.submit("toy", request(f"{n} 1")) for n in range(32)]
+    assert [n for n, handle in enumerate(handles) if handle.exception(0) is not None] == [13]
+    assert sorted(map(len, model.batches[1:])) == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32]
+
+
 def test_every_request_that_wants_the_guilty_sequence_gets_its_own_error() -> None:
     model = ToyModel(budget=64)
     model.raises = {13}
@@ -278,7 +287,7 @@ def test_a_replica_on_which_nothing_works_any_more_is_replaced() -> None:
 def test_a_stuck_forward_pass_is_left_behind() -> None:
     model = ToyModel(budget=64)
     model.gates[9] = stuck = Gate()
-    with engine_of(model, forward_timeout_s=0.2) as engine:
+    with engine_of(model, forward_timeout_s=0.5) as engine:
         watch = Watch(engine)
         handles = [engine.submit("toy", request("9 1", "2"))]
         stuck.wait_entered()
@@ -305,7 +314,7 @@ def test_a_stuck_forward_pass_is_left_behind() -> None:
 def test_a_sequence_that_is_stuck_twice_fails() -> None:
     model = ToyModel(budget=64)
     model.gates[9] = stuck = Gate()
-    with engine_of(model, forward_timeout_s=0.1) as engine:
+    with engine_of(model, forward_timeout_s=0.3) as engine:
         bad = engine.submit("toy", request("9"))
         with pytest.raises(Unavailable, match="two replicas"):
             bad.result(PATIENCE_S)
@@ -316,7 +325,7 @@ def test_a_sequence_that_is_stuck_twice_fails() -> None:
 def test_a_stuck_pass_gives_its_turn_on_the_device_to_the_other_models() -> None:
     one, two = ToyModel(), ToyModel()
     one.gates[9] = stuck = Gate()
-    with Engine({"one": one, "two": two}, settings(forward_timeout_s=0.2)) as engine:
+    with Engine({"one": one, "two": two}, settings(forward_timeout_s=0.5)) as engine:
         bad = engine.submit("one", request("9"))
         stuck.wait_entered()
         check(engine.submit("two", request("1")).result(PATIENCE_S), ["1"])

@@ -222,6 +222,18 @@ def test_a_newcomer_is_passed_by_little(
     assert passed <= bound
 
 
+def test_a_large_request_saves_up_no_credit_while_others_come_and_go() -> None:
+    queue = scheduler()
+    large = flow_of(queue, *distinct([600] * 20), priority="bulk")
+    for number in range(300):
+        flow_of(queue, sequence(512, 100 + number), priority="bulk")
+    while queue.waiting > 20:
+        (work,) = queue.take(512)
+        assert queue.complete(work)[0][0] is not large
+    flow_of(queue, sequence(10))
+    assert [tokens_of(queue.take(512)) for _ in range(2)] == [[600], [10]]
+
+
 # Everything at once
 
 

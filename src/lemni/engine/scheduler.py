@@ -49,12 +49,9 @@ class Flow(Share):
 
     def longest(self) -> Work | None:
         """The next work, if any waits."""
-        while self.pending:
-            room, _, work = self.pending[-1]
-            if work.state is State.WAITING and work.room == room:
-                return work
+        while self.pending and self.pending[-1][2].state is not State.WAITING:
             self.pending.pop()
-        return None
+        return self.pending[-1][2] if self.pending else None
 
     def pick(self, room: int) -> Work | None:
         """Take out the longest work that fits into `room`, unless it is under half of the longest that waits:
