@@ -21,6 +21,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "gemma3_text": ("gemma3", "Gemma3"),
     "llama": ("decoder", "Decoder"),
     "mistral": ("decoder", "Decoder"),
+    "model2vec": ("static", "Static"),
     "qwen2": ("decoder", "Decoder"),
     "qwen3": ("decoder", "Decoder"),
     "roberta": ("bert", "Bert"),

@@ -1,0 +1,197 @@
+"""Any architecture that transformers knows: its own model code, fed from packed batches.
+
+Such code wants rectangles, so sequences of like length are padded to groups here, always on the right under an
+attention mask, and their hidden states are packed again. The head is the same as on every runtime. Needs the extra
+`torch`. Families that Lemni has itself are faster on `lemni.runtimes.torch`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemni.errors import ModelLoadError, missing_extra
+from lemni.hub.spec import ModelSpec
+from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits
+from lemni.runtimes.padding import Rectangle, rectangles
+from lemni.types import PackedBatch
+
+if TYPE_CHECKING:
+    import torch
+
+CPU_BATCH_TOKENS = 2048
+GPU_BATCH_TOKENS = 16384
+
+# Encoder-decoders whose encoder alone gives the token vectors, as in sentence-transformers.
+_ENCODER_CLASSES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+# Modules with learned absolute positions, by the names that transformers gives them.
+_POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    device: torch.device
+    model: Any
+    head: Head
+    pad_id: int
+    takes_token_types: bool
+
+
+class TransformersBackend:
+    """A model of transformers on one or several torch devices.
+
+    Raises:
+        MissingExtra: torch or transformers is not installed.
+        ModelLoadError: transformers does not know the architecture, or the weights do not fit it.
+    """
+
+    name = "transformers"
+
+    def __init__(self, blueprint: Blueprint, options: BackendOptions) -> None:
+        try:
+            import torch
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise missing_extra(error.name or "transformers", "torch", "the transformers runtime") from None
+        from lemni.ops.torch import TorchOps
+
+        self.device = ",".join(options.devices)
+        self.dtype = options.dtype
+        self._torch_dtype: torch.dtype = getattr(torch, options.dtype)
+        if options.threads and options.devices == ("cpu",):
+            torch.set_num_threads(options.threads)
+        self._loaded = []
+        for name in options.devices:
+            device = torch.device(name)
+            model = _load(blueprint.spec, options, self._torch_dtype).to(device)
+            head = blueprint.head(TorchOps(device, self._torch_dtype))
+            parameters = inspect.signature(model.forward).parameters
+            self._loaded.append(_Loaded(device, model, head, _pad_id(model), "token_type_ids" in parameters))
+        self.max_positions = _max_positions(self._loaded[0].model)
+        on_cpu = options.devices[0] == "cpu"
+        self.limits = Limits(CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS, options.replicas or len(options.devices))
+
+    def replica(self, index: int) -> TransformersRuntime:
+        return TransformersRuntime(self._loaded[index % len(self._loaded)], self._torch_dtype, self.limits)
+
+    def close(self) -> None:
+        self._loaded = []
+
+
+class TransformersRuntime:
+    """One replica; replicas on the same device share the model."""
+
+    def __init__(self, loaded: _Loaded, dtype: torch.dtype, limits: Limits) -> None:
+        self.device = str(loaded.device)
+        self.limits = limits
+        self._loaded: _Loaded | None = loaded
+        self._dtype = dtype
+
+    def run(self, batch: PackedBatch) -> NDArray[np.float32]:
+        import torch
+
+        from lemni.ops.torch import TorchInputs
+
+        if self._loaded is None:
+            raise RuntimeError("the replica is closed")
+        with torch.inference_mode():
+            try:
+                hidden = _hidden(self._loaded, batch, self.limits.batch_tokens)
+                rows = self._loaded.head(hidden, TorchInputs(batch, self._loaded.device, self._dtype))
+                array: NDArray[np.float32] = rows.float().cpu().numpy()
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(str(error)) from error
+        return array
+
+    def close(self) -> None:
+        self._loaded = None
+
+
+def _hidden(loaded: _Loaded, batch: PackedBatch, cells: int) -> torch.Tensor:
+    """Hidden states [T, hidden] in the batch's order."""
+    import torch
+
+    packed: torch.Tensor | None = None
+    for rectangle in rectangles(batch, cells):
+        padded = _forward(loaded, batch, rectangle)
+        if packed is None:
+            packed = padded.new_empty((batch.tokens, padded.shape[-1]))
+        mask = torch.from_numpy(rectangle.mask).to(loaded.device)
+        packed[torch.from_numpy(rectangle.tokens).to(loaded.device)] = padded[mask]
+    assert packed is not None  # a batch has sequences
+    return packed
+
+
+def _forward(loaded: _Loaded, batch: PackedBatch, rectangle: Rectangle) -> torch.Tensor:
+    """Hidden states [G, width, hidden] of one rectangle."""
+    import torch
+
+    def put(array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(loaded.device)
+
+    feed = {
+        "input_ids": put(rectangle.fill(batch.ids, loaded.pad_id)),
+        "attention_mask": put(rectangle.mask.astype(np.int64)),
+    }
+    # Only where they say something: GPT-2 adds the embedding of token 0 for a segment id of 0.
+    if loaded.takes_token_types and batch.token_types.any():
+        feed["token_type_ids"] = put(rectangle.fill(batch.token_types, 0))
+    output = loaded.model(**feed)
+    hidden: torch.Tensor = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
+    if hidden.ndim != 3 or hidden.shape[:2] != rectangle.mask.shape:
+        raise ModelLoadError(f"{type(loaded.model).__name__} gives no vector per token: {tuple(hidden.shape)}")
+    return hidden
+
+
+def _load(spec: ModelSpec, options: BackendOptions, dtype: torch.dtype) -> Any:
+    import transformers
+
+    if not spec.weights and not options.trust_pickle:
+        raise ModelLoadError(
+            f"{spec.files.id} has no safetensors weights, and pickled ones can run code when they are loaded. "
+            "If you trust them: --trust-pickle"
+        )
+    loader = getattr(transformers, _ENCODER_CLASSES.get(spec.model_type, "AutoModel"))
+    settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": bool(spec.weights), "local_files_only": True}
+    if loader is transformers.AutoModel:
+        settings["trust_remote_code"] = options.trust_remote_code
+    try:
+        model, report = loader.from_pretrained(spec.transformer_path, output_loading_info=True, **settings)
+    except Exception as error:  # remote code and converters raise whatever they like; the files are the cause
+        raise ModelLoadError(f"{spec.files.id}: transformers cannot load the model: {error}") from error
+    # A pooler is no part of the hidden states, and many embedding models are saved without it.
+    missing = sorted(name for name in report["missing_keys"] if "pooler." not in f".{name}")
+    if missing or report["mismatched_keys"]:
+        wrong = missing or sorted(str(key) for key in report["mismatched_keys"])
+        raise ModelLoadError(
+            f"{spec.files.id}: the weights do not fit {type(model).__name__}: missing or of another shape are "
+            f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}"
+        )
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # nothing is generated
+    return model.eval().requires_grad_(False)
+
+
+def _pad_id(model: Any) -> int:
+    """An id for padding that the embedding table has; RoBERTa and its kin derive positions from it."""
+    identity = getattr(model.config, "pad_token_id", None)
+    table = model.get_input_embeddings()
+    size = getattr(table, "num_embeddings", None)
+    return identity if isinstance(identity, int) and identity >= 0 and (size is None or identity < size) else 0
+
+
+def _max_positions(model: Any) -> int | None:
+    """Rows of the table of learned positions that sequences may use, if the model has one."""
+    import torch
+
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin count positions from the padding id plus one, BART's from an offset.
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            reserved = getattr(module, "offset", reserved)
+            return int(module.num_embeddings) - reserved
+    return None
