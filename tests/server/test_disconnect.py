@@ -1,0 +1,78 @@
+"""A client that hangs up frees its place in the queue, seen from a real socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from lemni.engine import Engine
+from lemni.server.app import create_app
+from tests.engine.toy import Gate, ToyModel
+from tests.server.live import PATIENCE_S, listening, server_settings
+
+HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+
+
+def _send(url: str, body: dict[str, object], cut_at: int | None = None) -> socket.socket:
+    """A request on a bare socket, which is left open."""
+    content = json.dumps(body).encode()
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(HEAD % (len(content), b"") + content[:cut_at])
+    return connection
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_hanging_up_cancels_queued_and_running_work(toy: ToyModel, toy_engine: Engine) -> None:
+    toy.gates[9] = gate = Gate()
+    with listening(create_app(toy_engine, server_settings())) as url:
+        running = _send(url, {"input": "9"})
+        gate.wait_entered()
+        queued = _send(url, {"input": "5 5 5"})
+        _wait_for(lambda: toy_engine.status()["toy"].waiting_sequences == 1)
+        queued.close()
+        _wait_for(lambda: toy_engine.status()["toy"].cancelled == 1)
+        assert toy_engine.status()["toy"].waiting_tokens == 0
+        running.close()
+        _wait_for(lambda: toy_engine.status()["toy"].cancelled == 2)
+        gate.open()
+        answer = httpx.post(f"{url}/v1/embeddings", json={"input": "1"})
+        assert answer.status_code == 200
+    assert (5, 5, 5) not in toy.computed
+    status = toy_engine.status()["toy"]
+    assert (status.requests, status.completed, status.open_requests) == (3, 1, 0)
+
+
+def test_hanging_up_while_sending_is_nobodys_error(toy_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    with listening(create_app(toy_engine, server_settings())) as url:
+        _send(url, {"input": ["1"] * 1000}, cut_at=500).close()
+        assert httpx.post(f"{url}/v1/embeddings", json={"input": "1"}).status_code == 200
+    assert toy_engine.status()["toy"].requests == 1
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
+
+
+def test_a_path_that_begins_with_two_slashes(toy_engine: Engine) -> None:
+    """What a client makes of a base URL with a slash at its end."""
+    with listening(create_app(toy_engine, server_settings())) as url:
+        assert httpx.post(f"{url}//embeddings", json={"input": "1"}).status_code == 200
+
+
+def test_a_large_body_is_refused_before_it_is_sent(toy_engine: Engine) -> None:
+    """The announced length is enough; a client that waits for 100-continue need not send."""
+    with listening(create_app(toy_engine, server_settings(max_body_mib=1))) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.settimeout(PATIENCE_S)
+            connection.sendall(HEAD % (99_999_999, b"Expect: 100-continue\r\n"))
+            assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
