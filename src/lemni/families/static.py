@@ -2,11 +2,12 @@
 
 Two layouts: model2vec writes `embeddings` (float or int8), maybe with `mapping` (token id -> row) and `weights` (per
 token id); sentence-transformers' StaticEmbedding writes `embedding.weight`. Reference: model2vec, `model.py`;
-sentence-transformers, `static_embedding.py`. What tokenising must do for them is said at `NO_TOKEN` and `Table`.
+sentence-transformers, `static_embedding.py`. What tokenising must do for them is said at `token_ids`.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,10 @@ NO_TOKEN = -1
 class Table:
     """Rows by token id, read from the file's memory map as they are needed.
 
-    Texts are tokenised without special tokens in both layouts. In model2vec's, ids of the unknown token are then
-    taken out; in sentence-transformers' they stay.
-
     Attributes:
         vocabulary: token ids that have a row, 0..vocabulary-1.
         dimensions: length of a row.
-        leaves_out_unknown: whether the unknown token has no part in the average.
+        leaves_out_unknown: whether the unknown token has no part in the average, as in model2vec's layout.
 
     Raises:
         ModelLoadError: neither layout, or parts that do not fit each other.
@@ -72,6 +70,27 @@ class Static:
         table = Table(weights)
         ids = np.arange(NO_TOKEN, table.vocabulary, dtype=np.int32)
         self.table = ops.constant(table.rows(ids))
+        self.first = ops.constant(np.array(NO_TOKEN, dtype=np.int32))
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        return self.ops.embedding(self.table, inputs.ids - NO_TOKEN)
+        return self.ops.embedding(self.table, inputs.ids - self.first)
+
+
+def token_ids(ids: NDArray[np.int32], unknown: int | None) -> NDArray[np.int32]:
+    """What tokenising does with ids [T] made without special tokens: `unknown` goes, and nothing becomes `NO_TOKEN`.
+
+    Args:
+        unknown: from `unknown_id` if `Table.leaves_out_unknown`, else None.
+    """
+    kept = ids if unknown is None else ids[ids != unknown]
+    return kept if len(kept) else np.array([NO_TOKEN], dtype=np.int32)
+
+
+def unknown_id(tokenizer: Any) -> int | None:
+    """The unknown token's id in a `tokenizers.Tokenizer`, if it has one."""
+    model = tokenizer.model
+    if hasattr(model, "unk_token"):  # WordPiece, BPE, WordLevel
+        found: int | None = None if model.unk_token is None else tokenizer.token_to_id(model.unk_token)
+        return found
+    unigram: int | None = json.loads(tokenizer.to_str())["model"].get("unk_id")
+    return unigram

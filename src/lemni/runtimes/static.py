@@ -12,8 +12,8 @@ from lemni.ops.numpy import NumpyInputs, NumpyOps
 from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits
 from lemni.types import PackedBatch
 
-# A batch costs microseconds per text; this only bounds the memory of one pass (8 MiB at 256 dimensions).
-BATCH_TOKENS = 8192
+# The fastest of 256 to 32768 for the 2758 texts of STSb (17 ms on one core).
+BATCH_TOKENS = 4096
 
 
 class StaticBackend:
