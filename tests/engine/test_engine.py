@@ -152,6 +152,18 @@ def test_the_tokenizers_serve_a_query_between_chunks_of_a_large_request() -> Non
     assert sum(order) == 1001
 
 
+def test_one_large_request_keeps_all_tokenizer_threads_busy() -> None:
+    model, gate = ToyModel(), Gate()
+    model.tokenizes = lambda items, offset: gate.pass_through()
+    items = [str(n) for n in range(200)]
+    with engine_of(model, tokenizer_threads=2) as engine:
+        handle = engine.submit("toy", request(*items))
+        gate.wait_entered()
+        gate.wait_entered()
+        gate.open()
+        check(handle.result(PATIENCE_S), items)
+
+
 # Refusals
 
 
@@ -245,15 +257,37 @@ def test_a_deadline_ends_a_running_request() -> None:
 
 def test_a_deadline_ends_a_request_that_is_being_tokenised() -> None:
     model, gate = ToyModel(), Gate()
-    model.tokenizes = lambda items, offset: gate.pass_through()
+    tokenized: list[Item] = []
+
+    def tokenizes(items: Seq[Item], offset: int) -> None:
+        tokenized.extend(items)
+        gate.pass_through()
+
+    model.tokenizes = tokenizes
     with engine_of(model, tokenizer_threads=1) as engine:
-        late = [engine.submit("toy", request("9", "8", deadline_s=0.02)) for _ in range(2)]
+        late = [engine.submit("toy", request(item, "7", deadline_s=0.02)) for item in "89"]
         for handle in late:
             with pytest.raises(DeadlineExceeded):
                 handle.result(PATIENCE_S)
         assert engine.status()["toy"].waiting_tokens == 0
         gate.open()
-        check(engine.submit("toy", request("1")).result(PATIENCE_S), ["1"])
+        check(engine.submit("toy", request("1", deadline_s=PATIENCE_S)).result(PATIENCE_S), ["1"])
+        assert engine.status()["toy"].waiting_tokens == 0
+    assert "9" not in tokenized
+    assert model.computed == [(1,)]
+
+
+def test_who_ends_a_request_first_ends_it() -> None:
+    model = ToyModel()
+    with engine_of(model) as engine, plugged(model, engine):
+        handle = engine.submit("toy", request("1"))
+        served = engine._models["toy"].served
+        (job,) = [job for job in served._jobs.values() if job.handle is handle]
+        served.end(job, Overloaded("first"))
+        served.end(job, Overloaded("second"))
+        assert str(handle.exception(0)) == "first"
+        assert not handle.cancel()
+        assert engine.status()["toy"].failed == 1
 
 
 @pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan")])

@@ -284,6 +284,62 @@ def test_a_replica_on_which_nothing_works_any_more_is_replaced() -> None:
                 check(handle.result(0), [f"{n} {n}"])
 
 
+def test_failures_with_successes_in_between_do_not_condemn_a_replica() -> None:
+    model = ToyModel()
+    model.raises = {13}
+    with engine_of(model) as engine:
+        for _ in range(MAX_FAILURES + 1):
+            assert isinstance(engine.submit("toy", request("13")).exception(PATIENCE_S), InternalError)
+            check(engine.submit("toy", request("1")).result(PATIENCE_S), ["1"])
+        assert engine.ready()
+    assert len(model.loaded) == 1
+
+
+def test_the_late_result_of_a_stuck_pass_is_ignored() -> None:
+    model = ToyModel()
+    model.gates[9] = first = Gate()
+    with engine_of(model, forward_timeout_s=1.0) as engine:
+        handle = engine.submit("toy", request("9"))
+        first.wait_entered()
+        (stuck,) = [thread for thread in threading.enumerate() if thread.name == "lemni-toy-0"]
+        model.gates[9] = second = Gate()
+        second.wait_entered()
+        first.open()
+        stuck.join(PATIENCE_S)
+        served = engine._models["toy"].served
+        assert served._scheduler.running == 1
+        assert not handle.done()
+        second.open()
+        check(handle.result(PATIENCE_S), ["9"])
+
+
+def test_the_watchdog_spares_a_replica_whose_pass_has_just_ended() -> None:
+    model = ToyModel()
+    with engine_of(model) as engine:
+        engine.submit("toy", request("9")).result(PATIENCE_S)
+        engine._models["toy"].replicas._replicas[0]._overdue(1)
+        assert engine.ready()
+
+
+def test_one_place_that_cannot_be_loaded_does_not_stop_the_others() -> None:
+    model = ToyModel(replicas=2)
+    model.dies_once = {13}
+    attempts = threading.Semaphore(0)
+
+    def loads(replica: int) -> None:
+        attempts.release()
+        raise RuntimeError("device is gone")
+
+    with engine_of(model) as engine:
+        model.loads = loads
+        check(engine.submit("toy", request("13")).result(PATIENCE_S), ["13"])
+        for _ in range(3):
+            assert attempts.acquire(timeout=PATIENCE_S)
+        check(engine.submit("toy", request("1")).result(PATIENCE_S), ["1"])
+        assert not engine.ready()
+        assert engine.status()["toy"].replicas_alive == 1
+
+
 def test_a_stuck_forward_pass_is_left_behind() -> None:
     model = ToyModel(budget=64)
     model.gates[9] = stuck = Gate()
@@ -429,6 +485,7 @@ def test_closing_while_a_replica_is_being_loaded(monkeypatch: pytest.MonkeyPatch
     (reloading,) = [thread for thread in threading.enumerate() if thread.name.startswith("lemni-reload")]
     loading.open()
     reloading.join(PATIENCE_S)
+    assert engine._models["toy"].replicas._replicas[0].join(PATIENCE_S)
     assert [runtime.closed for runtime in model.loaded] == [True, True]
 
 

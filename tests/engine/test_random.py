@@ -77,6 +77,7 @@ def in_the_end_nothing_is_left(model: ToyModel, engine: Engine) -> Iterator[None
     assert status.requests == status.completed + status.failed + status.cancelled
     assert all(len(lengths) == 1 or sum(lengths) <= BUDGET for lengths in model.batches)
     assert all(runtime.closed for runtime in model.loaded)
+    assert all(entry.ring is None for _, _, entry in engine._alarm._heap), "no deadline and no watchdog is left"
 
 
 def judge(plan: Plan, handle: Handle) -> None:

@@ -68,6 +68,7 @@ class ToyModel:
 
     Attributes:
         raises, dies, nans: ids whose batch raises, ends the replica's thread, or whose row is NaN.
+        dies_once: like `dies`, but only the first time.
         shapes: ids whose batch gives a row too few.
         memory: tokens over which a batch is out of memory.
         gates: id to the gate that a batch with this id waits at.
@@ -103,6 +104,7 @@ class ToyModel:
         self.dies: set[int] = set()
         self.nans: set[int] = set()
         self.shapes: set[int] = set()
+        self.dies_once: set[int] = set()
         self.memory: int | None = None
         self.memory_error: type[Exception] = MemoryError
         self.gates: dict[int, Gate] = {}
@@ -161,6 +163,9 @@ class ToyRuntime:
             raise ValueError(f"cannot compute {sorted(ids & model.raises)}")
         if ids & model.dies:
             raise SystemExit(f"killed by {sorted(ids & model.dies)}")
+        if ids & model.dies_once:
+            model.dies_once -= ids
+            raise SystemExit("killed once")
         if model.memory is not None and batch.tokens > model.memory:
             raise model.memory_error(f"{batch.tokens} tokens")
         rows = np.array([[v - 0.5 for v in expected(s)] for s in sequences], np.float32)

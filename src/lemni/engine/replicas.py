@@ -129,9 +129,6 @@ class Replicas:
                 self._closing.wait(pause_s)
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
                 continue
-            if self._closing.is_set():
-                close_quietly(runtime)
-                return
             self._install(dead.index, runtime)
             log.info("%s: replica %d is back", self._served.name, dead.index)
             return
