@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 
 from tests.clients.conftest import KEY, MODEL, TEXTS
@@ -20,7 +21,8 @@ def litellm() -> Iterator[Any]:
     library = pytest.importorskip("litellm")
     yield library
     for client in library.in_memory_llm_clients_cache.cache_dict.values():
-        client.close()
+        if isinstance(client, openai.OpenAI):
+            client.close()
 
 
 def test_embedding(litellm: Any, server: str, same: Callable[[object], None]) -> None:
