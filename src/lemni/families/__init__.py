@@ -6,6 +6,7 @@ A family is a class made from (config, weights, ops) and called with one packed 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -17,15 +18,26 @@ from lemni.ops.base import Inputs, Ops, Tensor
 FAMILIES: dict[str, tuple[str, str]] = {
     "bert": ("bert", "Bert"),
     "camembert": ("bert", "Bert"),
+    "distilbert": ("distilbert", "DistilBert"),
     "electra": ("bert", "Bert"),
     "gemma3_text": ("gemma3", "Gemma3"),
+    "gte": ("gte", "Gte"),
     "llama": ("decoder", "Decoder"),
     "mistral": ("decoder", "Decoder"),
     "model2vec": ("static", "Static"),
+    "modernbert": ("modernbert", "ModernBert"),
+    "mpnet": ("mpnet", "MPNet"),
+    "new": ("gte", "Gte"),
+    "nomic_bert": ("nomic_bert", "NomicBert"),
     "qwen2": ("decoder", "Decoder"),
     "qwen3": ("decoder", "Decoder"),
     "roberta": ("bert", "Bert"),
     "xlm-roberta": ("bert", "Bert"),
+}
+
+# Models that borrow another's model_type: what tells them apart in config.json -> module and class.
+_BORROWED: dict[tuple[str, str, str], tuple[str, str]] = {
+    ("bert", "position_embedding_type", "alibi"): ("jina_bert", "JinaBert"),
 }
 
 
@@ -45,8 +57,12 @@ class Family(Protocol):
         ...
 
 
-def family_class(model_type: str) -> type[Family]:
-    """The class for a `model_type`. Raises ModelLoadError for one that is not in the table."""
+def family_class(model_type: str, config: Mapping[str, Any] | None = None) -> type[Family]:
+    """The class for a `model_type`, and for the `config` where that does not say enough.
+
+    Raises:
+        ModelLoadError: it is not in the table.
+    """
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise ModelLoadError(
@@ -54,5 +70,8 @@ def family_class(model_type: str) -> type[Family]:
             "the transformers runtime may run it (--runtime transformers, extra 'torch')"
         )
     module, name = FAMILIES[model_type]
+    for (borrowed, key, value), other in _BORROWED.items():
+        if model_type == borrowed and config is not None and config.get(key) == value:
+            module, name = other
     cls: type[Family] = getattr(import_module(f"lemni.families.{module}"), name)
     return cls

@@ -1,7 +1,7 @@
 """Rotary position embedding (RoFormer, arXiv:2104.09864): its parameters in config.json, and its tables.
 
 Files of the hub write `rope_theta` and `rope_scaling`, transformers 5 writes `rope_parameters`; both are read.
-Reference: transformers, `modeling_rope_utils.py`. Decoder families call it.
+Reference: transformers, `modeling_rope_utils.py`. Families with rotary positions call it.
 """
 
 from __future__ import annotations
@@ -82,6 +82,18 @@ def _linear(plain: Frequencies, parameters: dict[str, Any]) -> tuple[Frequencies
     return plain / np.float32(parameters["factor"]), 1.0
 
 
+def _ntk(plain: Frequencies, parameters: dict[str, Any]) -> tuple[Frequencies, float]:
+    """Fixed NTK scaling, mixed if `mixed_b` is there (https://kexue.fm/archives/9706), as Alibaba's GTE has it."""
+    factor, half = float(parameters["factor"]), len(plain)
+    if parameters.get("mixed_b") is None:
+        exponents = np.arange(half, dtype=np.float32) / np.float32(half)
+        stretched = np.float32(1) / np.power(np.float32(parameters["rope_theta"] * factor), exponents)
+        return stretched / np.float32(factor ** (1 / half)), 1.0
+    mixed = float(parameters["mixed_b"])
+    steps = np.arange(1, half + 1, dtype=np.float32) ** np.float32(mixed)
+    return plain / np.exp(np.float32(math.log(factor) / half**mixed) * steps), 1.0
+
+
 def _llama3(plain: Frequencies, parameters: dict[str, Any]) -> tuple[Frequencies, float]:
     """Long waves are stretched, short ones kept, those between blended (Llama 3.1)."""
     factor, low, high = (np.float32(parameters[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
@@ -125,5 +137,6 @@ _SCALINGS: dict[str, Callable[[Frequencies, dict[str, Any]], tuple[Frequencies, 
     "dynamic": _plain,  # differs only beyond max_position_embeddings, where no sequence goes
     "linear": _linear,
     "llama3": _llama3,
+    "ntk": _ntk,
     "yarn": _yarn,
 }

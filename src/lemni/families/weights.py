@@ -69,7 +69,11 @@ class Weights:
 
     def joined(self, names: Seq[str]) -> NDArray[Any]:
         """Several tensors as one, joined on their first axis: query, key and value become one product."""
-        return np.concatenate([self[name] for name in names])
+        return self[names[0]] if len(names) == 1 else np.concatenate([self[name] for name in names])
+
+    def joined_biases(self, names: Seq[str]) -> NDArray[Any] | None:
+        """The biases of several linear layers as one; None if the first of them has none."""
+        return self.joined([f"{name}.bias" for name in names]) if f"{names[0]}.bias" in self else None
 
     def _find(self, name: str) -> str | None:
         full = self.prefix + name

@@ -179,7 +179,9 @@ class OpenVINOOps:
         return activation_named(name, _ACTIVATIONS)(x)
 
     def split(self, x: Tensor, sizes: Seq[int]) -> list[Tensor]:
-        return list(op.variadic_split(x, _ints(-1), _ints(*sizes)).outputs())
+        parts = op.variadic_split(x, _ints(-1), _ints(*sizes)).outputs()
+        # Outputs have no operators, nodes have; compiling drops a conversion to the same type.
+        return [op.convert(part, np.float32) for part in parts]
 
     def concat(self, xs: Seq[Tensor]) -> ov.Node:
         return op.concat(list(xs), -1)
