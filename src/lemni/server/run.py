@@ -6,7 +6,6 @@ Light to import; the web framework is imported while the models load in a thread
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import sys
@@ -19,8 +18,6 @@ from lemni.errors import ConfigError
 
 if TYPE_CHECKING:
     from lemni.server.models import Loaded
-
-log = logging.getLogger("lemni.server")
 
 
 def serve(settings: Settings) -> None:
@@ -40,7 +37,13 @@ def serve(settings: Settings) -> None:
         run(listener, loading, settings.server)
     finally:
         listener.close()
-        _close(loading)
+        if loading.done() and loading.exception() is None:
+            loading.result().close()
+    if not loading.done():
+        # Stopped while loading: native code in that thread must not meet an interpreter that is being taken down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def bind(settings: ServerSettings) -> socket.socket:
@@ -80,14 +83,3 @@ def _in_a_thread(settings: Settings) -> Future[Loaded]:
     # A daemon, so that a long download does not hold up the end of the process.
     threading.Thread(target=load, name="lemni-load", daemon=True).start()
     return loading
-
-
-def _close(loading: Future[Loaded]) -> None:
-    if loading.done():
-        if loading.exception() is None:
-            loading.result().close()
-    elif threading.current_thread() is threading.main_thread():
-        # Stopped while loading: native code in that thread must not meet an interpreter that is being taken down.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
