@@ -154,12 +154,19 @@ def test_the_tokenizers_serve_a_query_between_chunks_of_a_large_request() -> Non
 
 def test_one_large_request_keeps_all_tokenizer_threads_busy() -> None:
     model, gate = ToyModel(), Gate()
-    model.tokenizes = lambda items, offset: gate.pass_through()
+    threads: set[int] = set()
+
+    def tokenizes(items: Seq[Item], offset: int) -> None:
+        threads.add(threading.get_ident())
+        gate.pass_through()
+
+    model.tokenizes = tokenizes
     items = [str(n) for n in range(200)]
     with engine_of(model, tokenizer_threads=2) as engine:
         handle = engine.submit("toy", request(*items))
         gate.wait_entered()
         gate.wait_entered()
+        assert len(threads) == 2
         gate.open()
         check(handle.result(PATIENCE_S), items)
 
