@@ -23,7 +23,7 @@ from lemni.errors import ModelLoadError, missing_extra
 from lemni.ops.numpy import NumpyInputs, NumpyOps
 from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits
 from lemni.runtimes.padding import Rectangle, rectangles
-from lemni.types import PackedBatch
+from lemni.types import PackedBatch, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,7 @@ class ONNXBackend:
         self.limits = Limits(CPU_BATCH_TOKENS, options.replicas or 1)
         self._pad_id = int(blueprint.spec.config.get("pad_token_id") or 0)
         self._head = None if self._session.output.axes == 2 else blueprint.head(NumpyOps())
+        self._check_shape(path)
 
     def replica(self, index: int) -> ONNXRuntime:
         if self._session is None:
@@ -104,6 +105,17 @@ class ONNXBackend:
 
     def close(self) -> None:
         self._session = None
+
+    def _check_shape(self, path: Path) -> None:
+        # Some graphs hold the shape that they were traced with inside, where no engine sees it beforehand.
+        ids = np.zeros(3, dtype=np.int32)
+        try:
+            self.replica(0).run(PackedBatch.pack([Sequence(ids), Sequence(ids[:2])]))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ModelLoadError(
+                f"{path}: the graph does not run on two sequences of 3 and 2 tokens; "
+                f"was it exported for one fixed shape? {error}"
+            ) from error
 
 
 class ONNXRuntime:
