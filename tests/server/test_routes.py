@@ -80,6 +80,8 @@ def test_names() -> None:
         names.find(None)
     exact = Names([card("a"), card("x/a")])
     assert exact.find("a").name == "a"
+    assert exact.find("A").name == "a"
+    assert exact.find("X/A").name == "x/a"
     assert Names([card("only")]).find("").name == "only"
 
 

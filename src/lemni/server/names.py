@@ -13,8 +13,10 @@ class Names:
 
     def __init__(self, cards: Iterable[ModelCard]) -> None:
         self.cards = {card.name: card for card in cards}
+        self._served: dict[str, set[str]] = {}  # in lower case, like the aliases
         self._aliases: dict[str, set[str]] = {}
         for name, card in self.cards.items():
+            self._served.setdefault(name.lower(), set()).add(name)
             for alias in _aliases(card):
                 self._aliases.setdefault(alias, set()).add(name)
 
@@ -32,7 +34,7 @@ class Names:
             raise InvalidRequest(f"model is missing; served here: {served}", param="model")
         if card := self.cards.get(wanted):
             return card
-        names = self._aliases.get(wanted.lower(), set())
+        names = self._served.get(wanted.lower()) or self._aliases.get(wanted.lower(), set())
         if len(names) == 1:
             return self.cards[next(iter(names))]
         shown = wanted if len(wanted) <= 200 else f"{wanted[:200]}..."
