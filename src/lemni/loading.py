@@ -67,7 +67,7 @@ def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -
 
 def _encoder(spec: ModelSpec) -> Callable[[Ops], Encoder]:
     def build(ops: Ops) -> Encoder:
-        return family_class(spec.model_type)(spec.config, Weights(TensorStore(spec.weights)), ops)
+        return family_class(spec.model_type, spec.config)(spec.config, Weights(TensorStore(spec.weights)), ops)
 
     return build
 
