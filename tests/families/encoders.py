@@ -81,7 +81,8 @@ class Loaded:
 
     def __call__(self, items: Seq[Sequence]) -> NDArray[np.float32]:
         """Hidden states [T, hidden], all sequences in one batch."""
-        return self._replica.run(PackedBatch.pack(items))
+        batch = PackedBatch.pack(items)
+        return self._replica.run(batch)[: batch.tokens]  # OpenVINO may add tokens that nobody sees
 
 
 def worst(folder: Path, forward: Forward, items: Seq[Sequence], config: dict[str, Any] | None = None) -> float:

@@ -1,8 +1,9 @@
 """The operations that model families use, as protocols.
 
-Tensors are opaque here: torch tensors computed at once, or nodes of an OpenVINO graph. They support `+ - * /` with
-each other and with Python floats. `T` is the number of tokens of the packed batch, `B` of its sequences, and the
-token axis always comes first: there is no padding.
+Tensors are opaque here: torch tensors computed at once, or nodes of an OpenVINO graph. Those of floats support
+`+ - * /` with each other (a number enters through `constant`), those of integers only choose rows in `embedding`.
+`T` is the number of tokens of the packed batch, `B` of its sequences, and the token axis always comes first: there is
+no padding.
 """
 
 from __future__ import annotations
