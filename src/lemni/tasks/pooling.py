@@ -38,7 +38,7 @@ def pooling_table(include_prompt: bool) -> dict[PoolingMode, Pooling]:
 
     def maximum(ops: Ops, hidden: Tensor, inputs: Inputs) -> Tensor:
         if not include_prompt:  # 0 stays, the prompt's tokens sink below everything
-            one, deep = (ops.constant(np.array(value, dtype=np.float32)) for value in (1, 1e9))
+            one, deep = (ops.constant(np.array(value, dtype=np.float32)) for value in (1, 3e4))  # float16 ends at 65504
             hidden = hidden + (inputs.pool_mask - one) * deep
         return ops.segment_max(hidden, inputs)
 
