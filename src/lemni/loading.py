@@ -57,22 +57,25 @@ def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -
         trust_remote_code=model.trust_remote_code,
         trust_pickle=model.trust_pickle,
     )
-    backend = open_backend(runtime, Blueprint(spec, _encoder(spec), dense_head(spec)), options)
+    store = TensorStore(spec.weights)
+    backend = open_backend(runtime, Blueprint(spec, _encoder(spec, store), dense_head(spec)), options)
     try:
-        return _assemble(model, spec, backend)
+        loaded = _assemble(model, spec, backend, store.parameters())
+        store.release_pages()
+        return loaded
     except BaseException:
         backend.close()
         raise
 
 
-def _encoder(spec: ModelSpec) -> Callable[[Ops], Encoder]:
+def _encoder(spec: ModelSpec, store: TensorStore) -> Callable[[Ops], Encoder]:
     def build(ops: Ops) -> Encoder:
-        return family_class(spec.model_type, spec.config)(spec.config, Weights(TensorStore(spec.weights)), ops)
+        return family_class(spec.model_type, spec.config)(spec.config, Weights(store), ops)
 
     return build
 
 
-def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend) -> DenseModel:
+def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend, parameters: int) -> DenseModel:
     longest = _max_length(model.max_length, spec, backend.max_positions)
     vocabulary = spec.config.get("vocab_size")
     tokenizer = Tokenizer(spec, longest, vocabulary)
@@ -95,7 +98,7 @@ def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend) -> DenseM
         runtime=backend.name,
         device=backend.device,
         dtype=backend.dtype,
-        parameters=TensorStore(spec.weights).parameters(),
+        parameters=parameters,
     )
     return DenseModel(card, spec, tokenizer, backend, truncate=model.truncate, prompt_name=model.prompt_name)
 

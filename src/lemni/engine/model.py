@@ -30,8 +30,8 @@ class Model(Protocol):
         ...
 
     def tokenize(self, items: Seq[Item], options: EmbedOptions, offset: int) -> list[Sequence | LemniError]:
-        """One sequence, or the item's own error, per item. `offset` is the index of the first item in its
-        request, for messages. Releases the GIL where the library does."""
+        """One sequence (of at least one token, even for ""), or the item's own error, per item. `offset` is the
+        index of the first item in its request, for messages. Releases the GIL where the library does."""
         ...
 
     def new_runtime(self, replica: int) -> Runtime:
@@ -39,6 +39,7 @@ class Model(Protocol):
         ...
 
     def finish(self, rows: Seq[NDArray[np.float32]], options: EmbedOptions) -> NDArray[np.float32]:
-        """Rows of a whole request, as the runtime gave them, into its vectors: cut, normalise.
+        """Rows of a whole request, as the runtime gave them, into its vectors: cut, normalise. Equal texts of
+        several requests share a row, so it must not be written to.
         Returns float32 [items, dimensions], C-contiguous."""
         ...

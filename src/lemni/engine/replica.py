@@ -111,7 +111,9 @@ class Replica:
                 groups.extend(reversed(self._smaller(group, error)))
             else:
                 self._failures = 0
-                if self._land(group):
+                if len(group) > 1 and not np.isfinite(rows).all():
+                    groups.extend(reversed(_halves(group)))  # the NaN of one sequence may have spread to the others
+                elif self._land(group):
                     self._finisher.put(group, rows)
 
     def _forward(self, group: list[Work]) -> NDArray[np.float32]:
@@ -141,8 +143,7 @@ class Replica:
         if is_out_of_memory(error):
             self._shrink(sum(work.tokens for work in group) // 2, error)
             return [group]  # to be cut by the new budget
-        half = len(group) // 2
-        return [group[:half], group[half:]]
+        return _halves(group)
 
     def _shrink(self, budget: int, error: Exception) -> None:
         name, old = self._served.name, self.budget
@@ -177,6 +178,11 @@ class Replica:
             slot.release()
         self._on_death(self, cause)
         self._served.requeue(works)
+
+
+def _halves(group: list[Work]) -> list[list[Work]]:
+    half = len(group) // 2
+    return [group[:half], group[half:]]
 
 
 def cut(works: list[Work], budget: int) -> list[list[Work]]:

@@ -102,6 +102,15 @@ class TensorStore:
         """Total count of values, of whatever type."""
         return sum(math.prod(entry.shape) for entry in self._entries.values())
 
+    def release_pages(self) -> None:
+        """Give back the memory of what has been read: pages that are needed again come back from the file.
+
+        For after a runtime has packed the weights into its own form. Harmless where the system cannot.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for data in {id(entry.data): entry.data for entry in self._entries.values()}.values():
+                _mapping(data).madvise(mmap.MADV_DONTNEED)
+
     def close(self) -> None:
         """Forget the files. A map is released when the last view of it is gone. Idempotent."""
         self._entries = {}
@@ -123,6 +132,13 @@ class TensorStore:
 def _aligned(data: NDArray[np.uint8], itemsize: int) -> NDArray[np.uint8]:
     # Old writers did not pad the header; OpenVINO and torch must not be given such a view.
     return data if data.ctypes.data % itemsize == 0 else data.copy()
+
+
+def _mapping(data: NDArray[np.uint8]) -> mmap.mmap:
+    owner: Any = data
+    while not isinstance(owner, mmap.mmap):
+        owner = owner.obj if isinstance(owner, memoryview) else owner.base
+    return owner
 
 
 def _open(path: Path) -> dict[str, _Entry]:

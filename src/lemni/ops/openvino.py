@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from lemni.ops.base import activation_named
-from lemni.ops.plan import FULL, RowPlan, Window, plan_rows
+from lemni.ops.plan import FULL, RowPlan, Window, plan_rows, rounded
 from lemni.types import PackedBatch
 
 Tensor: TypeAlias = ov.Output | ov.Node
@@ -62,6 +62,9 @@ _FEEDERS: dict[str, tuple[list[int], _Feeder]] = {
 
 _FLOATS = ("places", "lengths", "pool_mask", "segments")
 
+# Parameters with a token axis, and which: they get tokens that nobody sees at the end, so that shapes repeat.
+_TOKEN_AXES = {"ids": 0, "positions": 0, "token_types": 0, "places": 0, "pool_mask": 0, "row_cells": 0, "segments": 1}
+
 
 class OpenVINOInputs:
     """The parameters of the graph that is being written."""
@@ -95,9 +98,15 @@ class OpenVINOInputs:
         return self.parameters[name]
 
     def feed(self, batch: PackedBatch) -> dict[str, NDArray[Any]]:
-        """The value of every parameter in the graph for one batch."""
+        """The value of every parameter in the graph for one batch, its tokens `rounded` up."""
         plan = plan_rows(batch.lengths)
-        return {name: np.ascontiguousarray(feeder(batch, plan)) for name, feeder in self._feeders.items()}
+        spare = rounded(batch.tokens) - batch.tokens
+        values = {name: feeder(batch, plan) for name, feeder in self._feeders.items()}
+        for name in values.keys() & _TOKEN_AXES.keys():
+            ends = [(0, 0)] * values[name].ndim
+            ends[_TOKEN_AXES[name]] = (0, spare)
+            values[name] = np.pad(values[name], ends)
+        return {name: np.ascontiguousarray(value) for name, value in values.items()}
 
     @property
     def ids(self) -> ov.Node:

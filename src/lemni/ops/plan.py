@@ -83,6 +83,15 @@ class RowPlan:
         return mask
 
 
+def rounded(count: int) -> int:
+    """`count`, up to an eighth larger: eight values an octave.
+
+    A compiled graph keeps memory and prepared kernels for every shape that it has met; so it meets few.
+    """
+    step = max(8, 1 << max(0, count.bit_length() - 4))
+    return -(-count // step) * step
+
+
 def plan_rows(lengths: NDArray[np.int32]) -> RowPlan:
     """Pack sequences into as few rows of the longest one's length as best-fit decreasing finds."""
     width = int(lengths.max())

@@ -79,7 +79,8 @@ class Runtime(Protocol):
     limits: Limits
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
-        """Compute the batch: float32 [B, dim] of pooled vectors, in the batch's order.
+        """Compute the batch: float32 [B, dim] of pooled vectors, in the batch's order, in an array of its own:
+        it is read while the next batch runs.
 
         Raises:
             MemoryError: the device is out of memory; the engine shrinks its token budget and retries in halves.

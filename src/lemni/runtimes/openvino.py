@@ -69,9 +69,11 @@ class OpenVINORuntime:
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         outputs = self._request.infer(self._inputs.feed(batch), share_inputs=True, share_outputs=True)
+        rows = outputs[0]
+        if len(rows) > len(batch):  # rows of tokens, not of sequences: without the spare ones
+            rows = rows[: batch.tokens]
         # A copy: the request's own buffer is written again by the next batch.
-        rows: NDArray[np.float32] = np.array(outputs[0], dtype=np.float32)
-        return rows
+        return np.array(rows, dtype=np.float32)
 
     def close(self) -> None:
         self._request = None
