@@ -13,7 +13,7 @@ help: ## Show this list
 serve: $(VENV)/.serve ## Start the server on port 7997 with the default model (ARGS="--port 8000" for options)
 	@exec $(BIN)/lemni serve $(ARGS)
 
-test: $(VENV)/.test ## Run every test (ARGS="-k name" for options)
+test: $(VENV)/.test $(VENV)/clients/litellm/.installed ## Run every test (ARGS="-k name" for options)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.lint ## Check style and types
@@ -44,6 +44,13 @@ $(VENV)/.serve: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[torch,onnx,parquet]' --group test
 	@touch $@ $(VENV)/.serve
+
+# Clients whose dependencies clash with the tests' own.
+$(VENV)/clients/%/.installed: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/pip install --quiet --group $*
+	@touch $@
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable . --group lint

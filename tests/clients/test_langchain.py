@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from tests.clients import environments
 from tests.clients.conftest import KEY, MODEL, TEXTS
 
 langchain = pytest.importorskip("langchain_openai")
@@ -47,10 +46,7 @@ async def test_foreign_token_ids_are_refused_with_the_remedy(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By default it sends ids of OpenAI's own vocabulary. litellm carries that vocabulary, so no download is needed."""
-    litellm = find_spec("litellm")
-    if litellm is None or litellm.origin is None:
-        pytest.skip("litellm is not installed")
-    vocabularies = Path(litellm.origin).parent / "litellm_core_utils" / "tokenizers"
+    vocabularies = environments.site_packages("litellm") / "litellm" / "litellm_core_utils" / "tokenizers"
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(vocabularies))
     with pytest.raises(openai.BadRequestError, match=r"input\[1\].*check_embedding_ctx_length=False") as refused:
         make().embed_documents(["the", "Vectorisation of photosynthesis"])

@@ -1,0 +1,32 @@
+"""Clients whose dependencies clash with the tests' own live in environments of their own, made by `make test`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(sys.prefix) / "clients"
+
+
+def site_packages(name: str) -> Path:
+    """Where the environment of client `name` keeps its packages. Fails the test if `make test` has not made it."""
+    found = list((FOLDER / name).glob("lib/python*/site-packages"))
+    if not found:
+        pytest.fail(f"{FOLDER / name} is missing: `make test` creates it")
+    return found[0]
+
+
+def run(name: str, program: Path, arguments: dict[str, Any]) -> Any:
+    """Run a program in the environment of client `name`: JSON in by argument, JSON out by its last line."""
+    site_packages(name)
+    command = [str(FOLDER / name / "bin" / "python"), str(program), json.dumps(arguments)]
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
