@@ -52,8 +52,8 @@ def bind(settings: ServerSettings) -> socket.socket:
     try:
         # IPv4 first: "localhost" is 127.0.0.1 to most clients.
         found = sorted(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
-    except OSError as error:
-        raise ConfigError(f"host {host!r} is unknown: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is too long to be one
+        raise ConfigError(f"host {host!r} is unknown: {getattr(error, 'strerror', None) or error}") from error
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
     try:
