@@ -34,6 +34,8 @@ HEADED = {
     "xlm-roberta": hf.XLMRobertaConfig(**SIZES, pad_token_id=1),
     "camembert": hf.CamembertConfig(**SIZES, pad_token_id=1),
     "electra": hf.ElectraConfig(**SIZES, embedding_size=16),
+    "albert": hf.AlbertConfig(**SIZES, embedding_size=16),
+    "eurobert": hf.EuroBertConfig(**SIZES, pad_token_id=0),
     "distilbert": hf.DistilBertConfig(**DISTILBERT),
     "mpnet": hf.MPNetConfig(**SIZES),
     "modernbert": hf.ModernBertConfig(**MODERNBERT),

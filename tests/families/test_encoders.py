@@ -61,6 +61,11 @@ CASES = {
     "camembert": Case(hf.CamembertConfig(**SIZES, pad_token_id=1)),
     "electra": Case(hf.ElectraConfig(**SIZES, embedding_size=16), types=2),
     "electra-wide": Case(hf.ElectraConfig(**SIZES, embedding_size=32), types=2),
+    "albert": Case(hf.AlbertConfig(**SIZES, embedding_size=16), types=2),
+    "albert-groups": Case(
+        hf.AlbertConfig(**{**SIZES, "num_hidden_layers": 5}, embedding_size=16, num_hidden_groups=3, inner_group_num=2),
+        types=2,
+    ),
     "distilbert": Case(hf.DistilBertConfig(**DISTILBERT)),
     "distilbert-sinusoidal": Case(hf.DistilBertConfig(**DISTILBERT, sinusoidal_pos_embds=True, activation="relu")),
     "mpnet": Case(hf.MPNetConfig(**SIZES)),
@@ -79,6 +84,10 @@ CASES = {
     "gte": Case(hf.GteConfig(**SIZES, type_vocab_size=1)),
     "gte-no-types": Case(hf.GteConfig(**{**SIZES, "type_vocab_size": 0, "hidden_act": "relu"})),
     "gte-types": Case(hf.GteConfig(**SIZES, type_vocab_size=2), types=2),
+    "eurobert": Case(hf.EuroBertConfig(**SIZES, pad_token_id=0, num_key_value_heads=2)),
+    "eurobert-biases": Case(
+        hf.EuroBertConfig(**SIZES, pad_token_id=0, attention_bias=True, mlp_bias=True, rope_parameters=THETA_50)
+    ),
 }
 
 

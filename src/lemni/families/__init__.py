@@ -16,10 +16,12 @@ from lemni.ops.base import Inputs, Ops, Tensor
 
 # model_type of config.json -> module and class.
 FAMILIES: dict[str, tuple[str, str]] = {
+    "albert": ("albert", "Albert"),
     "bert": ("bert", "Bert"),
     "camembert": ("bert", "Bert"),
     "distilbert": ("distilbert", "DistilBert"),
     "electra": ("bert", "Bert"),
+    "eurobert": ("eurobert", "EuroBert"),
     "gemma3_text": ("gemma3", "Gemma3"),
     "gte": ("gte", "Gte"),
     "llama": ("decoder", "Decoder"),
