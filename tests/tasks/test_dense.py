@@ -206,7 +206,7 @@ def test_long_token_ids_keep_their_special_tokens(tmp_path: Path) -> None:
 def test_max_length_beyond_the_positions_is_refused(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)])
     assert load(tmp_path, max_length=64).card.max_length == 64
-    with pytest.raises(ConfigError, match="65.*64 tokens"):
+    with pytest.raises(ConfigError, match=r"65.*64 tokens"):
         load(tmp_path, max_length=65)
 
 
