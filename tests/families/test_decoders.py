@@ -51,7 +51,13 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "qwen2 yarn": _rope("yarn", factor=4.0, original_max_position_embeddings=16),
     "qwen2 yarn with mscale": _rope(
-        "yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.2, mscale_all_dim=0.6, truncate=False
+        "yarn",
+        factor=4.0,
+        original_max_position_embeddings=64,
+        beta_slow=0.2,
+        mscale=1.2,
+        mscale_all_dim=0.6,
+        truncate=False,
     ),
     "llama": {},
     "llama with every head its own": {"num_key_value_heads": 4, "head_dim": 12},

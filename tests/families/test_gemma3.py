@@ -68,6 +68,12 @@ def test_configs_of_the_hub_mean_the_same(case: str, tmp_path: Path) -> None:
     assert decoders.worst(tmp_path, model, decoders.sequences(*LENGTHS), config) < decoders.TOLERANCE
 
 
+def test_an_odd_window_in_the_file_is_halved_downwards(tmp_path: Path) -> None:
+    model = _tiny("both sides, odd window", tmp_path)
+    config = {**decoders.config_of(tmp_path), "sliding_window": 7}  # transformers itself writes 6 for 7
+    assert decoders.worst(tmp_path, model, decoders.sequences(*LENGTHS), config) < decoders.TOLERANCE
+
+
 @pytest.mark.parametrize("backend", decoders.BACKENDS)
 def test_alone_equals_among_others(backend: str, tmp_path: Path) -> None:
     _tiny("both sides, even window", tmp_path)
