@@ -1,4 +1,4 @@
-"""The transformers runtime on architectures that Lemni does not have itself, against one sequence at a time."""
+"""The transformers runtime on architectures of many kinds, against one sequence at a time."""
 
 from __future__ import annotations
 
