@@ -10,7 +10,7 @@ from benchmarks.rounds import alternate, table
 from benchmarks.texts import mixed
 
 
-def main(count: int = 600) -> None:
+def main(count: int = 250) -> None:
     texts = mixed(count)
     cores = len(os.sched_getaffinity(0))
     with ExitStack() as stack:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import doctest
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from sentence_transformers import SentenceTransformer
 
 import lemni
 import lemni.library
 from lemni.errors import ConfigError, InputTooLong, InvalidRequest, ModelNotFound, Unavailable
 from lemni.hub import ModelFiles
+from tests.shared import STSB, stsb
 
-STSB = Path(__file__).parents[2] / "shared" / "data" / "stsb" / "en-test.csv"
 TEXTS = [
     "A girl is styling her hair.",
     "a",
@@ -31,6 +30,8 @@ TEXTS = [
     "x" * 5000,
 ]
 
+sentence_transformers = pytest.importorskip("sentence_transformers")
+
 
 @pytest.fixture(scope="module")
 def model(minilm: ModelFiles) -> Iterator[lemni.Embedder]:
@@ -39,15 +40,15 @@ def model(minilm: ModelFiles) -> Iterator[lemni.Embedder]:
 
 
 @pytest.fixture(scope="module")
-def reference(minilm: ModelFiles) -> SentenceTransformer:
-    return SentenceTransformer(str(minilm.path), device="cpu")
+def reference(minilm: ModelFiles) -> Any:
+    return sentence_transformers.SentenceTransformer(str(minilm.path), device="cpu")
 
 
-def test_vectors_equal_sentence_transformers(model: lemni.Embedder, reference: SentenceTransformer) -> None:
+def test_vectors_equal_sentence_transformers(model: lemni.Embedder, reference: Any) -> None:
     np.testing.assert_allclose(model.embed(TEXTS), reference.encode(TEXTS), atol=2e-6)
 
 
-def test_one_text_gives_one_vector(model: lemni.Embedder, reference: SentenceTransformer) -> None:
+def test_one_text_gives_one_vector(model: lemni.Embedder, reference: Any) -> None:
     vector = model.embed(TEXTS[0])
     assert vector.shape == (384,)
     np.testing.assert_allclose(vector, reference.encode(TEXTS[0]), atol=2e-6)
@@ -95,9 +96,8 @@ def test_errors_name_the_item_of_the_whole_list(model: lemni.Embedder) -> None:
 
 
 @pytest.mark.skipif(not STSB.is_file(), reason="the STSb test set lies beside the repository, if anywhere")
-def test_stsb(model: lemni.Embedder, reference: SentenceTransformer) -> None:
-    rows = list(csv.reader(STSB.read_text("utf-8").splitlines()))
-    first, second, scores = [r[0] for r in rows], [r[1] for r in rows], [float(r[2]) for r in rows]
+def test_stsb(model: lemni.Embedder, reference: Any) -> None:
+    first, second, scores = stsb()
     ours = model.embed(first), model.embed(second)
     assert float(spearmanr((ours[0] * ours[1]).sum(1), scores).statistic) == pytest.approx(0.8203, abs=5e-4)
     cosines = (ours[0] * reference.encode(first)).sum(1)

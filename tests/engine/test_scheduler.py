@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lemni.engine.scheduler import Flow, Scheduler, State, Work
+from lemni.engine.scheduler import BRIEF_BATCHES, Flow, Scheduler, State, Work
 from lemni.types import Priority, Sequence
 
 WEIGHT = 8
@@ -49,6 +49,18 @@ def test_what_does_not_fit_makes_room_for_the_next_that_is_half_as_long() -> Non
     flow_of(queue, *distinct([60, 50, 30, 10]))
     # Beside 60 neither 50 fits nor 30, and 10 is under half of 50; beside 50 there is room for 30.
     assert [tokens_of(queue.take(85)) for _ in range(3)] == [[60], [50, 30], [10]]
+
+
+def test_large_requests_leave_batches_short_while_small_ones_come() -> None:
+    queue = scheduler()
+    flow_of(queue, *distinct([10] * 200), priority="bulk")
+    assert len(queue.take(200, enough=30)) == 20  # alone it fills the budget
+    for number in (1000, 2000, 3000):
+        flow_of(queue, *distinct([7, 8], number))
+    assert sorted(tokens_of(queue.take(200, enough=30))) == [7, 7, 7, 8, 8, 8]  # all the small ones at once
+    brief = [len(queue.take(200, enough=30)) for _ in range(BRIEF_BATCHES - 1)]
+    assert brief == [3] * (BRIEF_BATCHES - 1)
+    assert len(queue.take(200, enough=30)) == 20
 
 
 def test_other_flows_fill_the_room_that_is_left() -> None:

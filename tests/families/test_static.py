@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 from collections.abc import Sequence as Seq
@@ -26,11 +25,11 @@ from lemni.runtimes.base import BackendOptions, Blueprint
 from lemni.tasks.dense import unit_length
 from lemni.tasks.head import dense_head
 from lemni.types import PackedBatch, Sequence
+from tests.shared import STSB, stsb
 
 model2vec = pytest.importorskip("model2vec")
 
 REAL = "pypi:tokenlearn-static-model==0.1.1#static_model/model"
-STSB = Path("/work/shared/data/stsb/en-test.csv")
 WORDS = [f"w{n}" for n in range(30)]
 TEXTS = ["w1", "w2 w3 w4", "w5 nothing w6 w6", "w7 " * 40, "[CLS] w8", "w29 w0 strange", "w9 w10 w11 w12 w13"]
 EMPTY = ["", "   ", "only unknown words"]
@@ -182,8 +181,8 @@ def real() -> hub.ModelSpec:
 
 def _real_texts() -> list[str]:
     if STSB.exists():
-        with STSB.open(encoding="utf-8") as file:
-            return [text for row in csv.reader(file) for text in row[:2]]
+        first, second, _ = stsb()
+        return first + second
     own = Path(__file__).parents[2]
     texts = [line.strip() for name in ("LICENSE", "README.md") for line in (own / name).read_text("utf-8").splitlines()]
     return [text for text in texts if text]
@@ -205,10 +204,9 @@ def test_the_real_model_equals_model2vec(real: hub.ModelSpec) -> None:
 def test_the_real_model_ranks_stsb_as_it_should(real: hub.ModelSpec) -> None:
     from scipy.stats import spearmanr
 
-    with STSB.open(encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    left, right = (_vectors_of(real, [row[side] for row in rows]) for side in (0, 1))
-    correlation = spearmanr((left * right).sum(1), [float(row[2]) for row in rows]).statistic
+    first, second, scores = stsb()
+    left, right = _vectors_of(real, first), _vectors_of(real, second)
+    correlation = spearmanr((left * right).sum(1), scores).statistic
     assert correlation == pytest.approx(0.546, abs=0.001)
 
 

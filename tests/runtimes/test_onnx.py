@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import sys
 import warnings
@@ -24,13 +23,13 @@ from lemni.tasks.dense import unit_length
 from lemni.tasks.head import dense_head
 from lemni.types import PackedBatch, Sequence
 from tests.families import decoders
+from tests.shared import STSB, stsb
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-STSB = Path("/work/shared/data/stsb/en-test.csv")
 LENGTHS = (1, 2, 7, 40, 13, 3, 40, 11)
 TOLERANCE = 1e-5  # float32 graphs; between engines the same
 
@@ -362,8 +361,7 @@ def test_real_files(package: str, spearman: float, agreement: float, minilm: hub
     tokenizer = Tokenizer.from_file(str(minilm.path / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(128)
-    with STSB.open(encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    first, second, scores = stsb()
 
     def ids(texts: list[str]) -> list[Sequence]:
         return [Sequence(np.array(encoding.ids, dtype=np.int32)) for encoding in tokenizer.encode_batch(texts)]
@@ -374,14 +372,14 @@ def test_real_files(package: str, spearman: float, agreement: float, minilm: hub
         parts = [runtime.run(PackedBatch.pack(items[start : start + 32])) for start in range(0, len(items), 32)]
         return unit_length(np.concatenate(parts))
 
-    left, right = (embed(ids([row[side] for row in rows])) for side in (0, 1))
-    correlation = spearmanr((left * right).sum(1), [float(row[2]) for row in rows]).statistic
+    left, right = embed(ids(first)), embed(ids(second))
+    correlation = spearmanr((left * right).sum(1), scores).statistic
     assert correlation == pytest.approx(spearman, abs=0.0005)
 
     session = onnxruntime.InferenceSession(spec.onnx)
     names = [port.name for port in session.get_inputs()]
     output = next(port.name for port in session.get_outputs() if port.name in ("last_hidden_state", "461"))
-    for vector, item in zip(left[:50], ids([row[0] for row in rows[:50]]), strict=True):
+    for vector, item in zip(left[:50], ids(first[:50]), strict=True):
         feed = {"input_ids": item.ids, "attention_mask": np.ones_like(item.ids), "token_type_ids": item.ids * 0}
         (other,) = session.run([output], {name: feed[name].astype(np.int64)[None] for name in names})
         pooled = other[0].mean(0) if other.ndim == 3 else other[0]

@@ -52,6 +52,7 @@ class Replica:
     ) -> None:
         self.index = index
         self.budget = budget
+        self._enough = runtime.limits.efficient_tokens or budget
         self._runtime = runtime
         self._served = served
         self._finisher = finisher
@@ -88,7 +89,7 @@ class Replica:
     def _step(self) -> None:
         slot = self._slots.acquire()  # before taking work, so that the batch holds what came while waiting
         try:
-            works = self._served.take(self.budget)
+            works = self._served.take(self.budget, self._enough)
             if works:
                 with self._lock:
                     self._slot = slot

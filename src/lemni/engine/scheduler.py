@@ -22,6 +22,11 @@ NO_LIMIT = sys.maxsize
 MAX_SKIPPED = 16
 """Flows whose next work did not fit that `take` passes over before it calls a batch full."""
 
+SMALL_WORKS = 32
+"""A request with more sequences left than these is not small, whatever their length."""
+BRIEF_BATCHES = 32
+"""Batches for which large requests leave room after a small one was seen."""
+
 
 class State(Enum):
     WAITING = "waiting"
@@ -52,6 +57,14 @@ class Flow(Share):
         while self.pending and self.pending[-1][2].state is not State.WAITING:
             self.pending.pop()
         return self.pending[-1][2] if self.pending else None
+
+    def is_small(self, enough: int) -> bool:
+        """Whether all that is still to be taken has at most `enough` tokens."""
+        return (
+            len(self.pending) <= SMALL_WORKS
+            and not self.reserved
+            and sum(tokens for tokens, _, _ in self.pending) <= enough
+        )
 
     def pick(self, room: int) -> Work | None:
         """Take out the longest work that fits into `room`, unless it is under half of the longest that waits:
@@ -110,6 +123,7 @@ class Scheduler:
         self._queue: FairQueue[Flow] = FairQueue()
         self._works: dict[object, Work] = {}
         self._serials = count()
+        self._brief = 0  # batches for which large requests do not fill the budget
 
     def excess(self, tokens: int) -> int:
         """By how many tokens another request of `tokens` would be over the bound; 0 if it fits."""
@@ -142,13 +156,22 @@ class Scheduler:
         self._enqueue(flow, fresh)
         return joined
 
-    def take(self, budget: int) -> list[Work]:
-        """The next batch: at most `budget` tokens, or one longer sequence alone. Empty if nothing waits."""
+    def take(self, budget: int, enough: int = NO_LIMIT) -> list[Work]:
+        """The next batch: at most `budget` tokens, or one longer sequence alone. Empty if nothing waits.
+
+        A request of at most `enough` tokens is *small*. While small ones come, large ones fill a batch only up to
+        `enough`, so that a small one waits for a short pass and travels in a short pass.
+        """
         batch: list[Work] = []
         room = budget
         skipped: list[Turn[Flow]] = []
         while room > 0 and len(skipped) < MAX_SKIPPED and (flow := self._queue.first()):
-            work = flow.pick(room if batch else NO_LIMIT)
+            limit = room
+            if flow.is_small(enough):
+                self._brief = BRIEF_BATCHES
+            elif self._brief:
+                limit = min(room, max(0, enough - (budget - room)))
+            work = flow.pick(limit if batch else NO_LIMIT)
             if work is not None:
                 self._start(work)
                 batch.append(work)
@@ -160,6 +183,7 @@ class Scheduler:
             else:
                 self._queue.leave(flow)
         self._queue.restore(skipped)
+        self._brief = max(0, self._brief - 1)
         return batch
 
     def requeue(self, works: Iterable[Work]) -> None:

@@ -138,10 +138,10 @@ class ServedModel:
                 self._work.wait()
             return not self._closed
 
-    def take(self, budget: int) -> list[Work]:
+    def take(self, budget: int, enough: int) -> list[Work]:
         """The next batch; empty if somebody else took what waited."""
         with self._lock:
-            return [] if self._closed else self._scheduler.take(budget)
+            return [] if self._closed else self._scheduler.take(budget, enough)
 
     def ran(self, tokens: int, seconds: float) -> None:
         """A forward pass of `tokens` tokens succeeded."""

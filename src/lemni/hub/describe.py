@@ -91,7 +91,7 @@ def describe(files: ModelFiles) -> ModelSpec:
         include_prompt=modules.include_prompt,
         dense=tuple(modules.dense),
         normalize=modules.normalize,
-        max_length=None if model_type == "model2vec" else max_length(config, transformer, tokenizer),
+        max_length=_max_length(model_type, modules, config, transformer, tokenizer),
         lower_case=bool(transformer.get("do_lower_case", False)),
         truncation_side=tokenizer_side("truncation", folder, transformer, tokenizer),
         padding_side=tokenizer_side("padding", folder, transformer, tokenizer),
@@ -196,6 +196,15 @@ _READERS: dict[str, Callable[[_Modules, Path], None]] = {
     "Normalize": _read_normalize,
     "Dropout": _read_nothing,
 }
+
+
+def _max_length(
+    model_type: str, modules: _Modules, config: dict[str, Any], transformer: dict[str, Any], tokenizer: dict[str, Any]
+) -> int | None:
+    if model_type != "model2vec":
+        return max_length(config, transformer, tokenizer)
+    # model2vec's `encode` cuts at 512 tokens unless its config says otherwise; StaticEmbedding never cuts.
+    return None if modules.static else int(config.get("max_length") or 512)
 
 
 def _config(folder: Path, has_onnx: bool, static: bool) -> dict[str, Any]:

@@ -66,10 +66,12 @@ class Limits:
     Attributes:
         batch_tokens: token budget that runs best on this device.
         replicas: how many replicas the device wants side by side.
+        efficient_tokens: from how many tokens on a larger batch is hardly faster per token; None if only a full one is.
     """
 
     batch_tokens: int
     replicas: int = 1
+    efficient_tokens: int | None = None
 
 
 class Runtime(Protocol):

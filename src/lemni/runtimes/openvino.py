@@ -17,8 +17,10 @@ from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
 from lemni.runtimes.base import BackendOptions, Blueprint, Limits
 from lemni.types import PackedBatch
 
-# Small batches stay in a core's cache: see benchmarks/batch_tokens.py.
+# Small batches stay in a core's cache, and a quarter of one is nearly as fast per token: `python -m benchmarks
+# batch_tokens`.
 CPU_BATCH_TOKENS = 512
+CPU_EFFICIENT_TOKENS = 128
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
@@ -34,7 +36,7 @@ class OpenVINOBackend:
 
         replicas = options.replicas or 1
         self.dtype = options.dtype
-        self.limits = Limits(CPU_BATCH_TOKENS, replicas)
+        self.limits = Limits(CPU_BATCH_TOKENS, replicas, CPU_EFFICIENT_TOKENS)
         ops, self._inputs = OpenVINOOps(), OpenVINOInputs()
         encoder = blueprint.encoder(ops)
         self.max_positions: int | None = getattr(encoder, "max_positions", None)

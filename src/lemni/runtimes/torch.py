@@ -55,7 +55,7 @@ class TorchBackend:
 
 
 class TorchRuntime:
-    """One replica: on CUDA with a stream of its own."""
+    """One replica; replicas of one device share its weights."""
 
     def __init__(self, loaded: _Loaded, dtype: torch.dtype, limits: Limits) -> None:
         self.device = str(loaded.device)
@@ -63,13 +63,13 @@ class TorchRuntime:
         self._loaded: _Loaded | None = loaded
         self._dtype = dtype
 
-    @torch.inference_mode()
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         if self._loaded is None:
             raise RuntimeError("the replica is closed")
-        inputs = TorchInputs(batch, self._loaded.device, self._dtype)
-        rows = self._loaded.head(self._loaded.encoder(inputs), inputs)
-        array: NDArray[np.float32] = rows.float().cpu().numpy()
+        with torch.inference_mode():
+            inputs = TorchInputs(batch, self._loaded.device, self._dtype)
+            rows = self._loaded.head(self._loaded.encoder(inputs), inputs)
+            array: NDArray[np.float32] = rows.float().cpu().numpy()
         return array
 
     def close(self) -> None:

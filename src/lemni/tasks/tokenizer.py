@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemni.errors import InputTooLong, InvalidRequest, InvalidTokenIds, LemniError, ModelLoadError, missing_extra
+from lemni.families.static import token_ids, unknown_id
 from lemni.hub.spec import ModelSpec
+from lemni.hub.tensors import TensorStore
 from lemni.types import Item, Sequence, Truncate
 
 # Texts are at most about this many characters a token: a far longer one is over any limit without tokenising.
@@ -33,13 +35,16 @@ class Tokenizer:
 
     def __init__(self, spec: ModelSpec, max_length: int, vocabulary: int | None) -> None:
         self.max_length = max_length
-        self.special_tokens = True
         plain = load_tokenizer(spec.transformer_path)
         if spec.lower_case:
             _lower_case_first(plain)
         plain.no_padding()
         plain.no_truncation()
         self._plain = plain
+        self._static = spec.model_type == "model2vec"
+        # model2vec's own layout leaves the unknown token out of the average, sentence-transformers' does not.
+        leaves_out = self._static and "embeddings" in TensorStore(spec.weights)
+        self._unknown = unknown_id(plain) if leaves_out else None
         self.vocabulary = vocabulary or plain.get_vocab_size(with_added_tokens=True)
         self._cutting: dict[str, Any] = {}
         special = {token for token, added in plain.get_added_tokens_decoder().items() if added.special}
@@ -64,20 +69,22 @@ class Tokenizer:
             else:
                 out[place] = self._from_ids(item, truncate, offset + place)
         if texts:
-            encodings = self._tokenizer(truncate).encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+            tokenizer = self._plain if self._static else self._tokenizer(truncate)
+            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=not self._static)
             for place, encoding in zip(places, encodings, strict=True):
                 ids = np.array(encoding.ids, dtype=np.int32)
-                out[place] = self._checked(ids, bool(encoding.overflowing), truncate, pool_start, offset + place)
+                truncated = bool(encoding.overflowing)
+                if self._static:
+                    ids = token_ids(ids, self._unknown)
+                    truncated = len(ids) > self.max_length and truncate != "error"
+                    ids = self._cut(ids, truncate) if truncated else ids
+                out[place] = self._checked(ids, truncated, pool_start, offset + place)
         return [result for result in out if result is not None]
 
     def prompt_tokens(self, prompt: str) -> int:
         """Tokens that a prompt takes at the start of a sequence, as sentence-transformers counts them."""
         ids = self._plain.encode(prompt).ids
         return len(ids) - 1 if ids and ids[-1] in self._special_ids else len(ids)
-
-    def count(self, text: str) -> int:
-        """Tokens of a text without prompt and truncation."""
-        return len(self._plain.encode(text, add_special_tokens=self.special_tokens).ids)
 
     def _tokenizer(self, truncate: Truncate) -> Any:
         if truncate == "error":
@@ -90,9 +97,7 @@ class Tokenizer:
             self._cutting[truncate] = clone
         return self._cutting[truncate]
 
-    def _checked(
-        self, ids: NDArray[np.int32], truncated: bool, truncate: Truncate, pool_start: int, index: int
-    ) -> Sequence | LemniError:
+    def _checked(self, ids: NDArray[np.int32], truncated: bool, pool_start: int, index: int) -> Sequence | LemniError:
         if len(ids) > self.max_length:
             return self._too_long(len(ids), index)
         if len(ids) == 0:
