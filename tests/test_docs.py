@@ -1,0 +1,43 @@
+"""What the documentation says, against the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lemni.config import EngineSettings, HubSettings, ModelSettings, ServerSettings
+from lemni.families import FAMILIES
+from lemni.runtimes import RUNTIMES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+def test_every_setting_is_listed_with_its_default_and_meaning() -> None:
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in page("configuration.md")]
+    listed = [row for row in rows if len(row) == 3 and row[0].startswith("`")]
+    expected = []
+    for section in (ModelSettings, EngineSettings, ServerSettings, HubSettings):
+        for name, field in section.model_fields.items():
+            default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+            expected.append((f"`{name}`", "" if default is None else f"`{default}`", field.description))
+    assert listed == expected
+
+
+def test_every_family_and_runtime_is_listed() -> None:
+    text = "\n".join(page("models.md"))
+    for name in [*FAMILIES, *RUNTIMES]:
+        assert f"`{name}`" in text, name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name} -> {target}"
+
+
+def page(name: str) -> list[str]:
+    return (ROOT / "docs" / name).read_text("utf-8").splitlines()
