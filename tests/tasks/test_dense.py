@@ -215,3 +215,11 @@ def test_pooling_override(tmp_path: Path) -> None:
     assert reference[1].pooling_mode == "cls"
     mean = sentence_model(tmp_path / "mean", [Pooling(32, pooling_mode="mean")])
     np.testing.assert_allclose(embed(load(tmp_path, pooling="mean"), TEXTS), mean.encode(TEXTS), atol=1e-5)
+
+
+def test_estimates_count_the_prompt(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)])
+    model = load(tmp_path)
+    assert model.estimate_tokens("a", EmbedOptions(prompt="")) == model.estimate_tokens("a") == 2
+    assert model.estimate_tokens("a", EmbedOptions(prompt="cat " * 10)) == 12
+    assert model.estimate_tokens([5, 6, 7], EmbedOptions(prompt="cat " * 10)) == 3  # token ids take no prompt

@@ -55,8 +55,8 @@ class DenseModel:
         if options.prompt is None and options.prompt_name is not None:
             self._named_prompt(options.prompt_name)
 
-    def estimate_tokens(self, item: Item) -> int:
-        return self.tokenizer.estimate(item)
+    def estimate_tokens(self, item: Item, options: EmbedOptions | None = None) -> int:
+        return self.tokenizer.estimate(item, "" if options is None else self.prompt(options))
 
     def tokenize(self, items: Seq[Item], options: EmbedOptions, offset: int) -> list[Sequence | LemniError]:
         prompt = self.prompt(options)
