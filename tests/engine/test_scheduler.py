@@ -63,6 +63,27 @@ def test_large_requests_leave_batches_short_while_small_ones_come() -> None:
     assert len(queue.take(200, enough=30)) == 20
 
 
+def test_the_tail_of_a_large_request_is_not_small() -> None:
+    """Without any small request all batches but the last are full: 25 of 512 sequences each."""
+    queue = scheduler()
+    for client in range(8):
+        flow_of(queue, *distinct([20] * 64, 1000 * client))
+    batches = [len(queue.take(512, enough=128)) for _ in range(21)]
+    assert batches == [25] * 20 + [12]
+
+
+def test_what_is_not_tokenised_yet_counts_for_a_requests_size() -> None:
+    queue = scheduler()
+    flow_of(queue, *distinct([10] * 50), priority="bulk")
+    growing = queue.admit(40, "interactive")
+    first = sequence(5, 1000)
+    queue.add(growing, [(0, first, first.key)], 10)
+    assert sum(tokens_of(queue.take(100, enough=30))) == 95  # 30 more tokens are to come: not a small request
+    queue.add(growing, [], 30)
+    flow_of(queue, sequence(6, 1001))
+    assert sum(tokens_of(queue.take(100, enough=30))) == 26
+
+
 def test_other_flows_fill_the_room_that_is_left() -> None:
     queue = scheduler()
     flow_of(queue, *distinct([60, 60]), priority="bulk")

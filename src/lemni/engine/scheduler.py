@@ -23,7 +23,7 @@ MAX_SKIPPED = 16
 """Flows whose next work did not fit that `take` passes over before it calls a batch full."""
 
 SMALL_WORKS = 32
-"""A request with more sequences left than these is not small, whatever their length."""
+"""A request of more sequences than these is not small, whatever their length."""
 BRIEF_BATCHES = 32
 """Batches for which large requests leave room after a small one was seen."""
 
@@ -39,16 +39,20 @@ class Flow(Share):
 
     Attributes:
         reserved: estimated tokens of items that are not tokenised yet.
+        tokens: of all its sequences so far, computed or not; equal ones once.
+        works: number of those.
         wanted: its works that are not complete, waiting or running.
         pending: (room, -serial, work), ascending: the longest, and among equals the oldest, is last.
             Works that another flow has taken, or that must run alone by now, stay until they come up.
     """
 
-    __slots__ = ("pending", "reserved", "wanted")
+    __slots__ = ("pending", "reserved", "tokens", "wanted", "works")
 
     def __init__(self, weight: int, reserved: int) -> None:
         super().__init__(weight)
         self.reserved = reserved
+        self.tokens = 0
+        self.works = 0
         self.wanted: set[Work] = set()
         self.pending: list[tuple[int, int, Work]] = []
 
@@ -59,12 +63,8 @@ class Flow(Share):
         return self.pending[-1][2] if self.pending else None
 
     def is_small(self, enough: int) -> bool:
-        """Whether all that is still to be taken has at most `enough` tokens."""
-        return (
-            len(self.pending) <= SMALL_WORKS
-            and not self.reserved
-            and sum(tokens for tokens, _, _ in self.pending) <= enough
-        )
+        """Whether the whole request has at most `enough` tokens: the tail of a large one is not small."""
+        return self.works <= SMALL_WORKS and self.tokens + self.reserved <= enough
 
     def pick(self, room: int) -> Work | None:
         """Take out the longest work that fits into `room`, unless it is under half of the longest that waits:
@@ -151,6 +151,8 @@ class Scheduler:
             work.wanters.append((flow, index))
             if work not in flow.wanted:
                 flow.wanted.add(work)
+                flow.tokens += work.tokens
+                flow.works += 1
                 if work.state is State.WAITING:
                     fresh.append(work)
         self._enqueue(flow, fresh)
