@@ -62,8 +62,10 @@ _FEEDERS: dict[str, tuple[list[int], _Feeder]] = {
 
 _FLOATS = ("places", "lengths", "pool_mask", "segments")
 
-# Parameters with a token axis, and which: they get tokens that nobody sees at the end, so that shapes repeat.
+# Parameters with an axis of tokens or of sequences, and which: there they get spare ones at the end, so that shapes
+# repeat. A spare token is of no sequence; a spare sequence has one token's length, so that nothing is divided by zero.
 _TOKEN_AXES = {"ids": 0, "positions": 0, "token_types": 0, "places": 0, "pool_mask": 0, "row_cells": 0, "segments": 1}
+_SEQUENCE_AXES = {"lengths": 0, "first": 0, "last": 0, "segments": 0, "by_sequence": 0}
 
 
 class OpenVINOInputs:
@@ -98,15 +100,19 @@ class OpenVINOInputs:
         return self.parameters[name]
 
     def feed(self, batch: PackedBatch) -> dict[str, NDArray[Any]]:
-        """The value of every parameter in the graph for one batch, its tokens `rounded` up."""
-        plan = plan_rows(batch.lengths)
-        spare = rounded(batch.tokens) - batch.tokens
-        values = {name: feeder(batch, plan) for name, feeder in self._feeders.items()}
-        for name in values.keys() & _TOKEN_AXES.keys():
-            ends = [(0, 0)] * values[name].ndim
-            ends[_TOKEN_AXES[name]] = (0, spare)
-            values[name] = np.pad(values[name], ends)
-        return {name: np.ascontiguousarray(value) for name, value in values.items()}
+        """The value of every parameter in the graph for one batch, with spare tokens, sequences and cells."""
+        plan = plan_rows(batch.lengths).with_spare_cells()
+        tokens = rounded(batch.tokens) - batch.tokens
+        sequences = rounded(len(batch), parts=4, least=1) - len(batch)
+        values: dict[str, NDArray[Any]] = {}
+        for name, feeder in self._feeders.items():
+            value = feeder(batch, plan)
+            ends = [(0, 0)] * value.ndim
+            for axes, spare in ((_TOKEN_AXES, tokens), (_SEQUENCE_AXES, sequences)):
+                if name in axes:
+                    ends[axes[name]] = (0, spare)
+            values[name] = np.pad(value, ends, constant_values=1 if name == "lengths" else 0)
+        return values
 
     @property
     def ids(self) -> ov.Node:

@@ -8,7 +8,7 @@ the time of such a batch). Pure numpy: lengths in, index arrays out; the runtime
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,7 +32,7 @@ class RowPlan:
         row: int32 [B], the row of each sequence.
         column: int32 [B], the column where it begins.
         rows: R.
-        width: L, the longest sequence.
+        width: L, at least the longest sequence.
     """
 
     lengths: NDArray[np.int32]
@@ -40,6 +40,10 @@ class RowPlan:
     column: NDArray[np.int32]
     rows: int
     width: int
+
+    def with_spare_cells(self) -> RowPlan:
+        """The same places among a few more rows and columns, which nobody sees, so that shapes repeat."""
+        return replace(self, rows=rounded(self.rows, parts=4, least=1), width=rounded(self.width))
 
     @cached_property
     def cell(self) -> NDArray[np.int32]:
@@ -70,7 +74,7 @@ class RowPlan:
 
     def mask(self, window: Window = FULL) -> NDArray[np.float32]:
         """float32 [R, 1, L or 1, L]: 0 where the query (third axis) sees the key (last axis), else a large negative."""
-        if window == FULL and self.rows == len(self.lengths):
+        if window == FULL and not self.column.any():  # one sequence a row
             visible = (self.sequence >= 0)[:, None, None, :]
         else:
             visible = (self.sequence[:, :, None] == self.sequence[:, None, :])[:, None]
@@ -83,12 +87,12 @@ class RowPlan:
         return mask
 
 
-def rounded(count: int) -> int:
-    """`count`, up to an eighth larger: eight values an octave.
+def rounded(count: int, parts: int = 8, least: int = 8) -> int:
+    """`count`, up to a multiple of `least` and to one of `parts` values an octave, so at most 1 / parts larger.
 
     A compiled graph keeps memory and prepared kernels for every shape that it has met; so it meets few.
     """
-    step = max(8, 1 << max(0, count.bit_length() - 4))
+    step = max(least, (1 << count.bit_length() - 1) // parts)
     return -(-count // step) * step
 
 

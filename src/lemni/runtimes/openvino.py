@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lemni.errors import ModelLoadError
 from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
 from lemni.runtimes.base import BackendOptions, Blueprint, Limits
-from lemni.types import PackedBatch
+from lemni.types import PackedBatch, Sequence
 
 # Small batches stay in a core's cache, and a quarter of one is nearly as fast per token: `python -m benchmarks
 # batch_tokens`.
@@ -68,14 +68,19 @@ class OpenVINORuntime:
         self._request = request
         self._inputs = inputs
         self.limits = limits
+        # A batch of one token gets spare tokens but no spare sequence: that tells rows of tokens from rows of sequences.
+        one = PackedBatch.pack([Sequence(np.zeros(1, dtype=np.int32))])
+        self._of_tokens = len(self._infer(one)) > 1
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
-        outputs = self._request.infer(self._inputs.feed(batch), share_inputs=True, share_outputs=True)
-        rows = outputs[0]
-        if len(rows) > len(batch):  # rows of tokens, not of sequences: without the spare ones
-            rows = rows[: batch.tokens]
+        rows = self._infer(batch)[: batch.tokens if self._of_tokens else len(batch)]
         # A copy: the request's own buffer is written again by the next batch.
         return np.array(rows, dtype=np.float32)
+
+    def _infer(self, batch: PackedBatch) -> NDArray[np.float32]:
+        outputs = self._request.infer(self._inputs.feed(batch), share_inputs=True, share_outputs=True)
+        rows: NDArray[np.float32] = outputs[0]
+        return rows
 
     def close(self) -> None:
         self._request = None
