@@ -18,6 +18,7 @@ from lemni.errors import InputTooLong, InvalidRequest, InvalidTokenIds, LemniErr
 from lemni.families.static import token_ids, unknown_id
 from lemni.hub.spec import ModelSpec
 from lemni.hub.tensors import TensorStore
+from lemni.tasks import long_texts
 from lemni.types import Item, Sequence, Truncate
 
 # Texts are at most about this many characters a token: a far longer one is over any limit without tokenising.
@@ -47,6 +48,9 @@ class Tokenizer:
         self._unknown = unknown_id(plain) if leaves_out else None
         self.vocabulary = vocabulary or plain.get_vocab_size(with_added_tokens=True)
         self._cutting: dict[str, Any] = {}
+        self._whole_size = long_texts.first_size(max_length)
+        self._squeezes = long_texts.squeezes(plain)
+        self._added = 0 if self._static else plain.num_special_tokens_to_add(is_pair=False)
         special = {token for token, added in plain.get_added_tokens_decoder().items() if added.special}
         self._special_ids = frozenset(special)
 
@@ -63,23 +67,49 @@ class Tokenizer:
         texts: list[str] = []
         places: list[int] = []
         for place, item in enumerate(items):
-            if isinstance(item, str):
+            if not isinstance(item, str):
+                out[place] = self._from_ids(item, truncate, offset + place)
+            elif len(prompt) + len(item) > self._whole_size:
+                out[place] = self._long(prompt + item, truncate, pool_start, offset + place)
+            else:
                 texts.append(prompt + item)
                 places.append(place)
-            else:
-                out[place] = self._from_ids(item, truncate, offset + place)
         if texts:
-            tokenizer = self._plain if self._static else self._tokenizer(truncate)
+            tokenizer = self._tokenizer(truncate)
             encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=not self._static)
             for place, encoding in zip(places, encodings, strict=True):
-                ids = np.array(encoding.ids, dtype=np.int32)
-                truncated = bool(encoding.overflowing)
-                if self._static:
-                    ids = token_ids(ids, self._unknown)
-                    truncated = len(ids) > self.max_length and truncate != "error"
-                    ids = self._cut(ids, truncate) if truncated else ids
-                out[place] = self._checked(ids, truncated, pool_start, offset + place)
+                out[place] = self._sequence(encoding, truncate, pool_start, offset + place)
         return [result for result in out if result is not None]
+
+    def _long(self, text: str, truncate: Truncate, pool_start: int, index: int) -> Sequence | LemniError:
+        """Tokenise only as much of a long text as truncation leaves, and a bit more to be sure of it."""
+        tokenizer = self._tokenizer(truncate)
+        size = self._whole_size
+        while True:
+            part = long_texts.part(text, size, "left" if truncate == "left" else "right")
+            [encoding] = tokenizer.encode_batch_fast([part], add_special_tokens=not self._static)
+            if len(part) == len(text):
+                return self._sequence(encoding, truncate, pool_start, index)
+            # Truncation keeps what it cuts off as windows, each with its own special tokens.
+            tokens = len(encoding) + sum(len(window) - self._added for window in encoding.overflowing)
+            if self._unknown is not None:
+                tokens -= encoding.ids.count(self._unknown)
+            if tokens >= self.max_length + long_texts.MARGIN:
+                if truncate == "error":
+                    return self._too_long(f"more than {tokens - long_texts.MARGIN}", index)
+                return self._sequence(encoding, truncate, pool_start, index)
+            if self._squeezes and size == self._whole_size:
+                text = long_texts.squeeze(text)
+            size *= long_texts.GROWTH
+
+    def _sequence(self, encoding: Any, truncate: Truncate, pool_start: int, index: int) -> Sequence | LemniError:
+        ids = np.array(encoding.ids, dtype=np.int32)
+        truncated = bool(encoding.overflowing)
+        if self._static:
+            ids = token_ids(ids, self._unknown)
+            truncated = len(ids) > self.max_length and truncate != "error"
+            ids = self._cut(ids, truncate) if truncated else ids
+        return self._checked(ids, truncated, pool_start, index)
 
     def prompt_tokens(self, prompt: str) -> int:
         """Tokens that a prompt takes at the start of a sequence, as sentence-transformers counts them."""
@@ -87,7 +117,7 @@ class Tokenizer:
         return len(ids) - 1 if ids and ids[-1] in self._special_ids else len(ids)
 
     def _tokenizer(self, truncate: Truncate) -> Any:
-        if truncate == "error":
+        if truncate == "error" or self._static:
             return self._plain
         if truncate not in self._cutting:
             from tokenizers import Tokenizer as Library
@@ -137,7 +167,7 @@ class Tokenizer:
         body = body[:room] if truncate == "right" else body[len(body) - room :]
         return np.concatenate([first, body, last])[: self.max_length]
 
-    def _too_long(self, tokens: int, index: int) -> InputTooLong:
+    def _too_long(self, tokens: int | str, index: int) -> InputTooLong:
         return InputTooLong(
             f"input[{index}] has {tokens} tokens, but this model takes at most {self.max_length}. "
             "Shorten it, or let the server truncate it.",
