@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lemni.engine.scheduler import BRIEF_BATCHES, Flow, Scheduler, State, Work
+from lemni.engine.scheduler import BRIEF_BATCHES, NO_LIMIT, Flow, Scheduler, State, Work
 from lemni.types import Priority, Sequence
 
 WEIGHT = 8
@@ -61,6 +61,22 @@ def test_large_requests_leave_batches_short_while_small_ones_come() -> None:
     brief = [len(queue.take(200, enough=30)) for _ in range(BRIEF_BATCHES - 1)]
     assert brief == [3] * (BRIEF_BATCHES - 1)
     assert len(queue.take(200, enough=30)) == 20
+
+
+def test_small_bulk_requests_do_not_hold_up_large_interactive_ones() -> None:
+    queue = scheduler()
+    flow_of(queue, *distinct([10] * 100))
+    flow_of(queue, *distinct([10] * 100, 1000), priority="bulk")
+    flow_of(queue, sequence(7, 2000), priority="bulk")
+    batch = queue.take(207, enough=30)
+    wanters = [work.wanters[0][0] for work in batch]
+    assert sum(flow.weight == WEIGHT for flow in wanters) >= 16
+    queue = scheduler()
+    flow_of(queue, *distinct([10] * 100, 1000), priority="bulk")
+    for mark in (2000, 2001):
+        flow_of(queue, sequence(7, mark), priority="bulk")
+        batch = queue.take(200, enough=30)
+    assert sum(tokens_of(batch)) <= 30 + 7
 
 
 def test_the_tail_of_a_large_request_is_not_small() -> None:
@@ -193,27 +209,38 @@ def test_a_dead_replicas_works_that_nobody_wants_any_more_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("newcomers", [1, 4, 30])
-@pytest.mark.parametrize(("small", "large"), [(300, 300), (20, 512), (300, 40)])
-@pytest.mark.parametrize(("priority", "weight"), [("bulk", 1), ("interactive", WEIGHT)])
+@pytest.mark.parametrize(("small", "large"), [(300, 300), (20, 512), (300, 40), (120, 60), (20, 20)])
+@pytest.mark.parametrize("enough", [NO_LIMIT, 128, 30])
+@pytest.mark.parametrize(
+    ("priority", "newcomers_priority", "parity"),
+    [("bulk", "interactive", 1 / WEIGHT), ("interactive", "interactive", 1), ("interactive", "bulk", WEIGHT)],
+)
 def test_a_large_request_gets_its_share_under_a_constant_stream_of_new_ones(
-    newcomers: int, small: int, large: int, priority: Priority, weight: int
+    newcomers: int,
+    small: int,
+    large: int,
+    enough: int,
+    priority: Priority,
+    newcomers_priority: Priority,
+    parity: float,
 ) -> None:
+    """`parity`: the large request's weight in units of a newcomer's."""
     queue = scheduler()
     marks = iter(range(10**9))
     everlasting = flow_of(queue, *distinct([large] * 10, next(marks) + 10**6), priority=priority)
     for _ in range(newcomers):
-        flow_of(queue, sequence(small, next(marks)))
+        flow_of(queue, sequence(small, next(marks)), priority=newcomers_priority)
     own = total = 0
     for _ in range(1500):
-        for work in queue.take(512):
+        for work in queue.take(512, enough):
             total += work.tokens
             if queue.complete(work)[0][0] is everlasting:
                 own += work.tokens
                 fresh = sequence(large, 10**7 + next(marks))
                 queue.add(everlasting, [(0, fresh, fresh.key)], 0)
             else:
-                flow_of(queue, sequence(small, next(marks)))
-    assert own / total > 0.9 * weight / (weight + newcomers * WEIGHT)
+                flow_of(queue, sequence(small, next(marks)), priority=newcomers_priority)
+    assert own / total > 0.9 * parity / (parity + newcomers)
 
 
 @given(
@@ -226,10 +253,11 @@ def test_a_large_request_gets_its_share_under_a_constant_stream_of_new_ones(
     late=st.integers(0, 8),
     tokens=st.integers(1, 40),
     budget=st.integers(8, 64),
+    enough=st.integers(1, 64) | st.just(NO_LIMIT),
 )
 @settings(deadline=None)
 def test_a_newcomer_is_passed_by_little(
-    crowd: list[tuple[Priority, list[int]]], takes: int, late: int, tokens: int, budget: int
+    crowd: list[tuple[Priority, list[int]]], takes: int, late: int, tokens: int, budget: int, enough: int
 ) -> None:
     """Others get at most one unit each, plus what their weight earns them while the newcomer's unit is due."""
     queue = scheduler()
@@ -237,21 +265,21 @@ def test_a_newcomer_is_passed_by_little(
     for number, (priority, lengths) in enumerate(crowd):
         if number == late:
             for _ in range(takes):
-                queue.take(budget)
+                queue.take(budget, enough)
         flows.append(flow_of(queue, *distinct(lengths, 1000 * (number + 1)), priority=priority))
     if late >= len(crowd):
         for _ in range(takes):
-            queue.take(budget)
+            queue.take(budget, enough)
     bound = budget
     for flow in flows:
         if (longest := flow.longest()) is not None:
             bound += longest.tokens + tokens * flow.weight / WEIGHT
     newcomer = flow_of(queue, sequence(tokens))
     passed = 0
-    batch = queue.take(budget)
+    batch = queue.take(budget, enough)
     while newcomer not in {flow for work in batch for flow, _ in work.wanters}:
         passed += sum(tokens_of(batch))
-        batch = queue.take(budget)
+        batch = queue.take(budget, enough)
     assert passed <= bound
 
 
@@ -307,10 +335,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.next_index[flow] += 1
         self.queue.add(flow, wanted, part)
 
-    @rule(budget=st.integers(1, 40))
-    def take(self, budget: int) -> None:
+    @rule(budget=st.integers(1, 40), enough=st.integers(1, 60) | st.just(NO_LIMIT))
+    def take(self, budget: int, enough: int) -> None:
         had = self.queue.waiting
-        batch = self.queue.take(budget)
+        batch = self.queue.take(budget, enough)
         assert bool(batch) == bool(had), "a take gives something exactly if something waits"
         assert len(batch) == 1 or sum(tokens_of(batch)) <= budget
         assert len(batch) == 1 or not any(work.deaths for work in batch)
@@ -354,7 +382,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Every item gets its row in the end, and nothing is left behind."""
         while self.queue.waiting:
-            self.take(30)
+            self.take(30, 10)
         while self.running:
             work = self.running.pop()
             for flow, index in self.queue.complete(work):

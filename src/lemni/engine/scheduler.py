@@ -25,7 +25,7 @@ MAX_SKIPPED = 16
 SMALL_WORKS = 32
 """A request of more sequences than these is not small, whatever their length."""
 BRIEF_BATCHES = 32
-"""Batches for which large requests leave room after a small one was seen."""
+"""Batches for which large requests leave room after a small one of at least their weight was seen."""
 
 
 class State(Enum):
@@ -123,7 +123,8 @@ class Scheduler:
         self._queue: FairQueue[Flow] = FairQueue()
         self._works: dict[object, Work] = {}
         self._serials = count()
-        self._brief = 0  # batches for which large requests do not fill the budget
+        self._takes = 0
+        self._brief: dict[int, int] = {}  # weight of small requests -> the take up to which they are given room
 
     def excess(self, tokens: int) -> int:
         """By how many tokens another request of `tokens` would be over the bound; 0 if it fits."""
@@ -161,17 +162,18 @@ class Scheduler:
     def take(self, budget: int, enough: int = NO_LIMIT) -> list[Work]:
         """The next batch: at most `budget` tokens, or one longer sequence alone. Empty if nothing waits.
 
-        A request of at most `enough` tokens is *small*. While small ones come, large ones fill a batch only up to
-        `enough`, so that a small one waits for a short pass and travels in a short pass.
+        A request of at most `enough` tokens is *small*. While small ones come, large ones of no more weight fill a
+        batch only up to `enough`, so that a small one waits for a short pass and travels in a short pass.
         """
+        self._takes += 1
         batch: list[Work] = []
         room = budget
         skipped: list[Turn[Flow]] = []
         while room > 0 and len(skipped) < MAX_SKIPPED and (flow := self._queue.first()):
             limit = room
             if flow.is_small(enough):
-                self._brief = BRIEF_BATCHES
-            elif self._brief:
+                self._brief[flow.weight] = self._takes + BRIEF_BATCHES
+            elif self._leaves_room(flow):
                 limit = min(room, max(0, enough - (budget - room)))
             work = flow.pick(limit if batch else NO_LIMIT)
             if work is not None:
@@ -185,7 +187,6 @@ class Scheduler:
             else:
                 self._queue.leave(flow)
         self._queue.restore(skipped)
-        self._brief = max(0, self._brief - 1)
         return batch
 
     def requeue(self, works: Iterable[Work]) -> None:
@@ -227,6 +228,10 @@ class Scheduler:
                 del self._works[work.key]
         flow.wanted.clear()
         flow.pending.clear()
+
+    def _leaves_room(self, large: Flow) -> bool:
+        """Whether small requests came lately that `large` must not outweigh: small bulk ones hold up bulk only."""
+        return any(weight >= large.weight and self._takes < until for weight, until in self._brief.items())
 
     def _release(self, flow: Flow, reserved: int) -> None:
         flow.reserved -= reserved
