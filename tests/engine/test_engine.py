@@ -13,6 +13,7 @@ import pytest
 
 from lemni.engine import Engine, Model
 from lemni.engine.job import Job
+from lemni.engine.tokenizing import CHUNK_CHARACTERS
 from lemni.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -152,6 +153,62 @@ def test_the_tokenizers_serve_a_query_between_chunks_of_a_large_request() -> Non
     assert sum(order) == 1001
 
 
+def test_chunks_end_by_characters_and_a_long_text_is_a_chunk_of_its_own() -> None:
+    model = ToyModel()
+    model.estimate = lambda item: 1  # what is cut off later is not computed, but it is tokenised
+    chunks: list[list[int]] = []
+    model.tokenizes = lambda items, offset: chunks.append([len(item) for item in items])
+    long, whole = "1 " * 10_000, "2 " * CHUNK_CHARACTERS
+    with engine_of(model, tokenizer_threads=1) as engine:
+        engine.submit("toy", request(*["1"] * 10, whole, *["1"] * 10, *[long] * 7)).result(PATIENCE_S)
+        assert chunks == [[1] * 10, [2 * CHUNK_CHARACTERS], [1] * 10 + [20_000] * 3, [20_000] * 3, [20_000]]
+        chunks.clear()
+        prompted = EmbedOptions(prompt="1" * (CHUNK_CHARACTERS // 4))
+        engine.submit("toy", request(*["1"] * 7, options=prompted)).result(PATIENCE_S)
+        assert [len(chunk) for chunk in chunks] == [3, 3, 1]
+
+
+def test_the_tokenizers_price_a_text_by_its_length() -> None:
+    """Two requests of long texts and one of short ones: the short one is not held up by more than a chunk of each."""
+    model = ToyModel()
+    model.estimate = lambda item: 1
+    gate, order = Gate(), []
+
+    def tokenizes(items: Seq[Item], offset: int) -> None:
+        order.append(len(items[0]))
+        if len(order) == 1:
+            gate.pass_through()
+
+    model.tokenizes = tokenizes
+    with engine_of(model, tokenizer_threads=1) as engine:
+        large = [engine.submit("toy", request(*["1 " * 40_000] * 4)) for _ in range(2)]
+        gate.wait_entered()
+        short = engine.submit("toy", request(*["1 1"] * 640))
+        gate.open()
+        for handle in (*large, short):
+            handle.result(PATIENCE_S)
+    assert order[1:11] == [3] * 10, "ten chunks of short texts cost less than one long text"
+
+
+def test_a_request_whose_caller_went_away_is_not_tokenised_further() -> None:
+    model, gate = ToyModel(), Gate()
+    seen: list[Item] = []
+
+    def tokenizes(items: Seq[Item], offset: int) -> None:
+        seen.extend(items)
+        gate.pass_through()
+
+    model.tokenizes = tokenizes
+    with engine_of(model, tokenizer_threads=1) as engine:
+        given_up = engine.submit("toy", request(*["1"] * 1000))
+        gate.wait_entered()
+        given_up.cancel()
+        gate.open()
+        check(engine.submit("toy", request("2")).result(PATIENCE_S), ["2"])
+        assert engine.drain(PATIENCE_S)
+    assert seen == ["1"] * 64 + ["2"]
+
+
 def test_one_large_request_keeps_all_tokenizer_threads_busy() -> None:
     model, gate = ToyModel(), Gate()
     threads: set[int] = set()
@@ -224,6 +281,14 @@ def test_a_request_over_the_whole_bound_is_told_to_split() -> None:
     too_big = pytest.raises(InvalidRequest, match=r"about 60 tokens.* takes 50 \(max_queue_tokens\)")
     with engine_of(ToyModel(), max_queue_tokens=50) as engine, too_big:
         engine.submit("toy", request("1 " * 30, "2 " * 30))
+
+
+def test_the_prompt_counts_for_admission() -> None:
+    prompted = EmbedOptions(prompt="1 " * 10)
+    with engine_of(ToyModel(), max_queue_tokens=50) as engine:
+        with pytest.raises(InvalidRequest, match="about 55 tokens"):
+            engine.submit("toy", request(*["1"] * 5, options=prompted))
+        engine.submit("toy", request(*["1"] * 4, options=prompted)).result(PATIENCE_S)
 
 
 def test_estimates_are_corrected_by_the_true_counts() -> None:

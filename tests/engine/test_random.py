@@ -61,8 +61,8 @@ plans = st.builds(
 )
 
 
-def faulty(replicas: int) -> ToyModel:
-    model = ToyModel(budget=BUDGET, replicas=replicas)
+def faulty(replicas: int, efficient_tokens: int | None = None) -> ToyModel:
+    model = ToyModel(budget=BUDGET, replicas=replicas, efficient_tokens=efficient_tokens)
     model.raises, model.nans, model.dies, model.shapes = {RAISES}, {NAN}, {DIES}, {SHORT}
     return model
 
@@ -99,10 +99,13 @@ def judge(plan: Plan, handle: Handle) -> None:
     callers=st.lists(st.lists(plans, min_size=1, max_size=6), min_size=1, max_size=4),
     replicas=st.integers(1, 3),
     tokenizers=st.integers(1, 3),
+    efficient=st.none() | st.integers(1, BUDGET),
 )
 @examples(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_every_request_ends_once_and_as_it_deserves(callers: list[list[Plan]], replicas: int, tokenizers: int) -> None:
-    model = faulty(replicas)
+def test_every_request_ends_once_and_as_it_deserves(
+    callers: list[list[Plan]], replicas: int, tokenizers: int, efficient: int | None
+) -> None:
+    model = faulty(replicas, efficient)
     ended: list[tuple[Plan, Handle]] = []
     engine = engine_of(model, tokenizer_threads=tokenizers)
     engine.start()

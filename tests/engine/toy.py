@@ -77,7 +77,15 @@ class ToyModel:
         computed: ids of every sequence that was in a batch that succeeded.
     """
 
-    def __init__(self, *, budget: int = 16, replicas: int = 1, device: str = "cpu", name: str = "toy") -> None:
+    def __init__(
+        self,
+        *,
+        budget: int = 16,
+        replicas: int = 1,
+        device: str = "cpu",
+        name: str = "toy",
+        efficient_tokens: int | None = None,
+    ) -> None:
         self.card = ModelCard(
             name,
             name,
@@ -98,7 +106,7 @@ class ToyModel:
             "f32",
             0,
         )
-        self.limits = Limits(budget, replicas)
+        self.limits = Limits(budget, replicas, efficient_tokens)
         self.device = device
         self.raises: set[int] = set()
         self.dies: set[int] = set()
@@ -119,8 +127,8 @@ class ToyModel:
         if options.prompt_name is not None:
             raise InvalidRequest(f"unknown prompt {options.prompt_name!r}", param="prompt_name")
 
-    def estimate_tokens(self, item: Item) -> int:
-        return self.estimate(item)
+    def estimate_tokens(self, item: Item, options: EmbedOptions) -> int:
+        return self.estimate(item) + len((options.prompt or "").split())
 
     def tokenize(self, items: Seq[Item], options: EmbedOptions, offset: int) -> list[Sequence | LemniError]:
         self.tokenizes(items, offset)

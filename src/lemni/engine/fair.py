@@ -1,10 +1,10 @@
-"""Whose turn is it: weighted fair queueing by virtual time, counted in tokens.
+"""Whose turn is it: weighted fair queueing by virtual time.
 
-Every flow has a `Share`. A flow that was served `cost` tokens moves `cost / weight` ahead; the next turn goes
+Every flow has a `Share`. A flow that was served `cost` moves `cost / weight` ahead; the next turn goes
 to the flow whose next unit would *end* first, so small units of heavy flows pass long ones. Newcomers begin at
 the queue's own virtual time, which keeps moving while anybody is served: a stream of newcomers cannot starve
 anyone, and a newcomer waits for at most about one unit of each flow that was here before.
-Pure: no thread, no clock. Used for tokenising (cost: estimated tokens) and for the forward pass (true tokens).
+Pure: no thread, no clock. Used for tokenising (cost: characters) and for the forward pass (true tokens).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Turn: TypeAlias = tuple[float, int, int, S]
 
 class FairQueue(Generic[S]):
     def __init__(self) -> None:
-        self._now = 0.0  # tokens served per unit of waiting weight
+        self._now = 0.0  # cost served per unit of waiting weight
         self._weight = 0  # sum over the waiting shares
         self._heap: list[Turn[S]] = []
         self._orders = count(1)
 
     def wait(self, share: S, cost: int) -> None:
-        """`share` waits for a unit of `cost` tokens; if it waits already, for this one instead."""
+        """`share` waits for a unit of `cost`; if it waits already, for this one instead."""
         if not share.waiting:
             first = self.first()
             if first is not None:
@@ -68,7 +68,7 @@ class FairQueue(Generic[S]):
         return heap[0][3] if heap else None
 
     def serve(self, share: S, cost: int) -> None:
-        """`share`, which waits, got `cost` tokens. It must `wait` for its next unit or `leave` afterwards."""
+        """`share`, which waits, got a unit of `cost`. It must `wait` for its next unit or `leave` afterwards."""
         share.start += cost / share.weight
         self._now += cost / self._weight
 

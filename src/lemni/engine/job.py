@@ -45,7 +45,7 @@ class Job(Share):
 
     Attributes:
         served: the model it is for.
-        estimates: guessed tokens per item.
+        estimates: guessed tokens per item, as they will be computed.
         next_item: first item that no tokenizer thread has taken.
         flow: its place in the scheduler; set on admission.
         deadline: its alarm; set on admission.

@@ -25,8 +25,8 @@ class Model(Protocol):
         """Refuse options that no item can satisfy, such as an unknown prompt name. Raises InvalidRequest."""
         ...
 
-    def estimate_tokens(self, item: Item) -> int:
-        """A cheap guess (no tokenising) for admission; at least 1."""
+    def estimate_tokens(self, item: Item, options: EmbedOptions) -> int:
+        """A cheap guess (no tokenising) at the tokens that will be computed, prompt included; at least 1."""
         ...
 
     def tokenize(self, items: Seq[Item], options: EmbedOptions, offset: int) -> list[Sequence | LemniError]:

@@ -68,7 +68,7 @@ class ServedModel:
             raise DeadlineExceeded(f"deadline_s is {deadline_s:g}: the request is too late before it starts")
         try:
             self.model.validate(request.options)
-            estimates = [self.model.estimate_tokens(item) for item in request.items]
+            estimates = [self.model.estimate_tokens(item, request.options) for item in request.items]
         except LemniError:
             raise
         except Exception as cause:

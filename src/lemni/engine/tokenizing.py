@@ -16,8 +16,8 @@ from lemni.errors import LemniError
 from lemni.types import Request, Sequence
 
 CHUNK_ITEMS = 64
-CHUNK_TOKENS = 4096
-"""A chunk has at most this many items, and ends when it has this many estimated tokens."""
+CHUNK_CHARACTERS = 65536
+"""A chunk has at most this many items and this many characters, or is one longer item alone."""
 
 
 class Tokenizers:
@@ -66,7 +66,9 @@ class Tokenizers:
         return True
 
     def _next(self) -> tuple[Job, int, int, int] | None:
-        """Wait for a turn: job, first item, item after the last, their estimated tokens. None: the stage closes."""
+        """Wait for a turn: job, first item, item after the last, their estimated tokens. None: the stage closes.
+
+        A job that has ended, such as when its caller went away, gets no further turn."""
         with self._changed:
             while not self._closed:
                 job = self._queue.first()
@@ -76,25 +78,30 @@ class Tokenizers:
                     self._queue.leave(job)
                 else:
                     start = job.next_item
-                    job.next_item, estimate = _chunk(job)
-                    self._queue.serve(job, estimate)
+                    job.next_item, characters = _chunk(job)
+                    self._queue.serve(job, characters)
                     if job.next_item < len(job.estimates):
                         self._queue.wait(job, _chunk(job)[1])
                         self._changed.notify()
                     else:
                         self._queue.leave(job)
-                    return job, start, job.next_item, estimate
+                    return job, start, job.next_item, sum(job.estimates[start : job.next_item])
             return None
 
 
 def _chunk(job: Job) -> tuple[int, int]:
-    """The item after the job's next chunk, and the chunk's estimated tokens."""
-    tokens = 0
-    at = job.next_item
-    while at < len(job.estimates) and at < job.next_item + CHUNK_ITEMS and tokens < CHUNK_TOKENS:
-        tokens += job.estimates[at]
+    """The item after the job's next chunk, and what the chunk costs: its characters, however much is cut off later."""
+    items, start = job.request.items, job.next_item
+    prompt = len(job.request.options.prompt or "")
+    characters = 0
+    at = start
+    while at < min(len(items), start + CHUNK_ITEMS):
+        more = 1 + prompt + len(items[at])  # never for nothing: an empty text costs a call too
+        if at > start and characters + more > CHUNK_CHARACTERS:
+            break
+        characters += more
         at += 1
-    return at, tokens
+    return at, characters
 
 
 def tokenize(model: Model, request: Request, start: int, stop: int) -> list[Sequence | LemniError]:
