@@ -14,7 +14,20 @@ import lemni
 PACKAGE = Path(lemni.__file__).parent
 
 # From the top down; a module imports its own layer and those below. `client` and `server` know nothing of each other.
-LAYERS = ["cli", "server", "library", "loading", "engine", "tasks", "runtimes", "families", "ops", "hub", "config"]
+LAYERS = [
+    "cli",
+    "server",
+    "library",
+    "loading",
+    "devices",
+    "engine",
+    "tasks",
+    "runtimes",
+    "families",
+    "ops",
+    "hub",
+    "config",
+]
 WORDS = {"errors", "types"}  # importable from everywhere
 HEAVY = ["torch", "transformers", "openvino", "tokenizers", "numpy", "fastapi", "pydantic", "huggingface_hub"]
 

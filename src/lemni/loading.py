@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
 from lemni.config import EngineSettings, HubSettings, ModelSettings
-from lemni.errors import ConfigError, ModelLoadError, missing_extra
+from lemni.devices import choose_devices, choose_dtype
+from lemni.errors import ConfigError, ModelLoadError
 from lemni.families import FAMILIES, family_class
 from lemni.families.weights import Weights
 from lemni.hub import ModelSpec, TensorStore, describe, resolve
@@ -41,17 +40,20 @@ def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -
         ConfigError: settings that this model cannot satisfy.
         MissingExtra: an optional package is needed.
     """
-    files = resolve(model.model, hub, model.revision)
+    files = resolve(model.model, hub, model.revision, trust_pickle=model.trust_pickle)
     spec = describe(files)
     if model.pooling is not None:
         spec = dataclasses.replace(spec, pooling=(model.pooling,))
     for note in spec.notes:
         logger.info("%s: %s", files.id, note)
-    devices = _devices(model.device)
-    runtime = _runtime(model, spec, on_gpu=devices != ("cpu",))
+    devices = choose_devices(model.device, model.runtime)
+    if engine.replicas is not None:
+        devices = devices[: engine.replicas]
+    on_gpu = devices != ("cpu",)
+    runtime = _runtime(model, spec, on_gpu=on_gpu)
     options = BackendOptions(
         devices=devices,
-        dtype=_dtype(model.dtype, spec, on_gpu=devices != ("cpu",)),
+        dtype=choose_dtype(model.dtype, spec) if on_gpu else _cpu_dtype(model.dtype),
         replicas=engine.replicas,
         threads=engine.threads,
         trust_remote_code=model.trust_remote_code,
@@ -116,32 +118,6 @@ def _max_length(wanted: int | None, spec: ModelSpec, positions: int | None) -> i
     return min(length for length in (spec.max_length, positions, _LONGEST) if length is not None)
 
 
-def _devices(wanted: str) -> tuple[str, ...]:
-    """ "auto" becomes the first GPU if there is one that torch can use, else the CPU."""
-    if wanted == "cpu":
-        return ("cpu",)
-    if wanted == "auto":
-        # Importing torch takes a second or two: only where a GPU driver is present.
-        if not Path("/dev/nvidiactl").exists() or find_spec("torch") is None:
-            return ("cpu",)
-        import torch
-
-        return ("cuda:0",) if torch.cuda.is_available() else ("cpu",)
-    if find_spec("torch") is None:
-        raise missing_extra("torch", "torch", f"device {wanted!r}")
-    import torch
-
-    devices = tuple(name.strip() for name in wanted.split(","))
-    for name in devices:
-        try:
-            kind, index = torch.device(name).type, torch.device(name).index or 0
-        except RuntimeError:
-            raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from None
-        if kind == "cuda" and index >= torch.cuda.device_count():
-            raise ConfigError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA device(s)")
-    return devices
-
-
 def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
     if spec.model_type == "model2vec":
         natural = "static"
@@ -165,10 +141,5 @@ def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
     return model.runtime
 
 
-def _dtype(wanted: str, spec: ModelSpec, *, on_gpu: bool) -> str:
-    if wanted != "auto":
-        return wanted
-    if not on_gpu:
-        return "float32"
-    stored = spec.config.get("dtype") or spec.config.get("torch_dtype")
-    return "bfloat16" if stored == "bfloat16" else "float16"
+def _cpu_dtype(wanted: str) -> str:
+    return "float32" if wanted == "auto" else wanted

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lemni.ops.plan import CAUSAL, FULL, MASKED, plan_rows
+from lemni.ops.plan import CAUSAL, FULL, MASKED, plan_rows, rounded
 
 lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 windows = st.tuples(st.integers(-1, 12), st.integers(-1, 12))
@@ -83,3 +83,23 @@ def test_examples() -> None:
     assert one_each.mask(FULL).shape == (2, 1, 1, 4)
     assert one_each.mask(CAUSAL).shape == (2, 1, 4, 4)
     assert plan_rows(array([1])).mask(FULL).tolist() == [[[[0.0]]]]
+
+
+@given(st.integers(1, 10**6), st.sampled_from([(8, 8), (4, 1)]))
+def test_rounded_adds_little_and_repeats(count: int, how: tuple[int, int]) -> None:
+    parts, least = how
+    up = rounded(count, parts, least)
+    assert count <= up < count + max(least, count / parts + 1)
+    assert up % least == 0
+    assert rounded(up, parts, least) == up
+
+
+@given(lengths_of, st.sampled_from([FULL, CAUSAL, (3, 2)]))
+def test_spare_cells_change_nothing_that_is_seen(lengths: list[int], window: tuple[int, int]) -> None:
+    plan = plan_rows(array(lengths))
+    wide = plan.with_spare_cells()
+    assert (wide.rows, wide.width) == (rounded(plan.rows, 4, 1), rounded(plan.width))
+    seen, in_wide = (np.broadcast_to(p.mask(window), (p.rows, 1, p.width, p.width))[:, 0] == 0 for p in (plan, wide))
+    real = plan.sequence >= 0  # what a real token sees
+    assert (seen[real] == in_wide[: plan.rows, : plan.width, : plan.width][real]).all()
+    assert not in_wide[: plan.rows, : plan.width, plan.width :][real].any()

@@ -150,10 +150,6 @@ class Ops(Protocol):
         """Of every value."""
         ...
 
-    def unit_length(self, x: Tensor) -> Tensor:
-        """x / max(|x|, 1e-12) over the last axis, as torch.nn.functional.normalize."""
-        ...
-
 
 ACTIVATIONS = (
     "gelu",

@@ -189,10 +189,6 @@ class NumpyOps:
         root: Tensor = np.sqrt(x)
         return root
 
-    def unit_length(self, x: Tensor) -> Tensor:
-        unit: Tensor = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.float32(1e-12))
-        return unit
-
 
 def _halves(width: int) -> tuple[slice, slice]:
     return slice(0, width // 2), slice(width // 2, width)

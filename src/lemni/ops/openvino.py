@@ -272,10 +272,6 @@ class OpenVINOOps:
     def square_root(self, x: Tensor) -> ov.Node:
         return op.sqrt(x)
 
-    def unit_length(self, x: Tensor) -> ov.Node:
-        norm = op.sqrt(op.reduce_sum(op.multiply(x, x), _ints(-1), True))
-        return op.divide(x, op.maximum(norm, _scalar(1e-12)))
-
 
 def _width(x: Tensor, axis: int = -1) -> int:
     """A dimension that is known while the graph is written."""

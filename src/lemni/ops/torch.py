@@ -6,10 +6,10 @@ and for models with an attention bias, it is `scaled_dot_product_attention` over
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from functools import cached_property
-from inspect import signature
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +23,8 @@ from lemni.types import PackedBatch
 
 Tensor: TypeAlias = torch.Tensor
 VarlenAttention: TypeAlias = Callable[..., Tensor]
+
+logger = logging.getLogger(__name__)
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -213,20 +215,27 @@ class TorchOps:
     def square_root(self, x: Tensor) -> Tensor:
         return torch.sqrt(x)
 
-    def unit_length(self, x: Tensor) -> Tensor:
-        return F.normalize(x.float(), dim=-1).to(x.dtype)
-
 
 def varlen_attention(device: torch.device, dtype: torch.dtype) -> VarlenAttention | None:
-    """The variable-length flash kernel, if this device (CUDA), dtype (half precision) and torch have it."""
+    """The variable-length flash kernel, if this device (CUDA), dtype (half precision) and torch have it.
+
+    Tried once on a tiny batch, because only the kernel knows which GPUs it runs on; the log says what came of it.
+    """
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return None
     try:
         from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
+
+        offsets = torch.tensor([0, 1, 3], dtype=torch.int32, device=device)
+        query = torch.ones(3, 2, 64, dtype=dtype, device=device)
+        key = torch.ones(3, 1, 64, dtype=dtype, device=device)
+        # The first versions of the kernel have neither windows nor grouped heads.
+        out = varlen_attn(query, key, key, offsets, offsets, 2, 2, scale=0.125, window_size=(-1, 0), enable_gqa=True)
+        if not torch.allclose(out, torch.ones_like(out), atol=1e-2):
+            raise RuntimeError("its result is wrong")
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        logger.warning("no variable-length attention on %s (%s); masked attention is used", device, error)
         return None
-    # The first versions of the kernel have neither windows nor grouped heads.
-    if not {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys():
-        return None
+    logger.info("variable-length flash attention on %s", device)
     kernel: VarlenAttention = varlen_attn
     return kernel

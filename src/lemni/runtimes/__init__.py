@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from lemni.errors import ConfigError
+from lemni.errors import ConfigError, missing_extra
 from lemni.runtimes.base import Backend, BackendOptions, Blueprint
 
 # Name -> module and class; a class is called with (Blueprint, BackendOptions).
@@ -28,5 +28,11 @@ def open_backend(name: str, blueprint: Blueprint, options: BackendOptions) -> Ba
     if name not in RUNTIMES:
         raise ConfigError(f"unknown runtime {name!r}; known: {', '.join(RUNTIMES)}")
     module, attribute = RUNTIMES[name]
-    backend: Backend = getattr(import_module(f"lemni.runtimes.{module}"), attribute)(blueprint, options)
+    try:
+        backend_class = getattr(import_module(f"lemni.runtimes.{module}"), attribute)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise missing_extra("torch", "torch", f"the {name} runtime") from None
+    backend: Backend = backend_class(blueprint, options)
     return backend

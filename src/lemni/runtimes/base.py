@@ -32,7 +32,7 @@ class Blueprint:
         spec: the model's facts; its files hold the weights.
         encoder: makes the family on an array library. Backends with model code of their own (transformers, ONNX)
             leave it alone.
-        head: makes what the task puts on top: pooling, Dense modules, normalising.
+        head: makes what the task puts on top: pooling and Dense modules.
     """
 
     spec: ModelSpec

@@ -9,7 +9,6 @@ head is left out, and only normalising is still done by the task.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -22,14 +21,12 @@ from numpy.typing import NDArray
 from lemni.errors import ModelLoadError, missing_extra
 from lemni.ops.numpy import NumpyInputs, NumpyOps
 from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits
+from lemni.runtimes.cpu import compile_for_cpu, cpu_limits, cpu_threads
 from lemni.runtimes.padding import Rectangle, rectangles
 from lemni.types import PackedBatch, Sequence
 
 logger = logging.getLogger(__name__)
 
-CPU_BATCH_TOKENS = 512
-
-_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 # What an input is for, by the names that exporters give it.
 _INPUTS = {
@@ -59,12 +56,14 @@ class Session(Protocol):
 
     Attributes:
         engine: for people.
+        dtype: precision in which it computes.
         inputs: name -> numpy type.
         output: what the graph gives.
         positions: rows of the table of learned positions, if one is found.
     """
 
     engine: str
+    dtype: str
     inputs: dict[str, Any]
     output: Output
     positions: int | None
@@ -91,9 +90,9 @@ class ONNXBackend:
         self._session: Session | None = open_session(path, options)
         logger.info("%s: runs on %s, output %r", path.name, self._session.engine, self._session.output.name)
         self.device = "cpu"
-        self.dtype = options.dtype
+        self.dtype = self._session.dtype
         self.max_positions = self._session.positions
-        self.limits = Limits(CPU_BATCH_TOKENS, options.replicas or 1)
+        self.limits = cpu_limits(options)
         self._pad_id = int(blueprint.spec.config.get("pad_token_id") or 0)
         self._head = None if self._session.output.axes == 2 else blueprint.head(NumpyOps())
         self._check_shape(path)
@@ -220,12 +219,8 @@ class OpenVINOSession:
         self.positions = _positions(model)
         # Other outputs are cut off, so that nothing is computed for them.
         results = [result for result in model.get_results() if self.output.name in result.input_value(0).names]
-        config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[options.dtype],
-            "NUM_STREAMS": options.replicas or 1,
-            "INFERENCE_NUM_THREADS": options.threads or len(os.sched_getaffinity(0)),
-        }
-        self._compiled = core.compile_model(ov.Model(results, model.get_parameters(), path.stem), "CPU", config)
+        graph = ov.Model(results, model.get_parameters(), path.stem)
+        self._compiled, self.dtype = compile_for_cpu(graph, options)
 
     def replica(self) -> Infer:
         request = self._compiled.create_infer_request()
@@ -237,13 +232,14 @@ class ONNXRuntimeSession:
     """Raises ImportError without onnxruntime, ModelLoadError for a file that it cannot run."""
 
     engine = "ONNX Runtime"
+    dtype = "float32"
     positions: int | None = None
 
     def __init__(self, path: Path, options: BackendOptions) -> None:
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads or len(os.sched_getaffinity(0))
+        settings.intra_op_num_threads = cpu_threads(options)
         try:
             self._session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's own exceptions have no common base

@@ -6,27 +6,20 @@ tokens, sequences and rows, so nothing is ever compiled again.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lemni.errors import ModelLoadError
 from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
 from lemni.runtimes.base import BackendOptions, Blueprint, Limits
+from lemni.runtimes.cpu import compile_for_cpu, cpu_limits
 from lemni.types import PackedBatch, Sequence
-
-# Small batches stay in a core's cache, and a quarter of one is nearly as fast per token: `python -m benchmarks
-# batch_tokens`.
-CPU_BATCH_TOKENS = 512
-CPU_EFFICIENT_TOKENS = 128
-
-_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class OpenVINOBackend:
-    """A model compiled for the CPU. Raises ModelLoadError if the graph cannot be built or compiled."""
+    """A model compiled for the CPU. Raises ModelLoadError if the graph cannot be built or
+    compiled, ConfigError for a precision that CPUs do not have."""
 
     name = "openvino"
     device = "cpu"
@@ -34,23 +27,13 @@ class OpenVINOBackend:
     def __init__(self, blueprint: Blueprint, options: BackendOptions) -> None:
         import openvino as ov
 
-        replicas = options.replicas or 1
-        self.dtype = options.dtype
-        self.limits = Limits(CPU_BATCH_TOKENS, replicas, CPU_EFFICIENT_TOKENS)
+        self.limits = cpu_limits(options)
         ops, self._inputs = OpenVINOOps(), OpenVINOInputs()
         encoder = blueprint.encoder(ops)
         self.max_positions: int | None = getattr(encoder, "max_positions", None)
         output = blueprint.head(ops)(encoder(self._inputs), self._inputs)
         model = ov.Model([output], list(self._inputs.parameters.values()), "lemni")
-        config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[options.dtype],
-            "NUM_STREAMS": replicas,
-            "INFERENCE_NUM_THREADS": options.threads or len(os.sched_getaffinity(0)),
-        }
-        try:
-            self._compiled: Any = ov.Core().compile_model(model, "CPU", config)
-        except RuntimeError as error:
-            raise ModelLoadError(f"OpenVINO cannot compile the model: {error}") from error
+        self._compiled, self.dtype = compile_for_cpu(model, options)
 
     def replica(self, index: int) -> OpenVINORuntime:
         return OpenVINORuntime(self._compiled.create_infer_request(), self._inputs, self.limits)
@@ -68,7 +51,7 @@ class OpenVINORuntime:
         self._request = request
         self._inputs = inputs
         self.limits = limits
-        # A batch of one token gets spare tokens but no spare sequence: that tells rows of tokens from rows of sequences.
+        # One token gets spare tokens but no spare sequence: that tells rows of tokens from rows of sequences.
         one = PackedBatch.pack([Sequence(np.zeros(1, dtype=np.int32))])
         self._of_tokens = len(self._infer(one)) > 1
 

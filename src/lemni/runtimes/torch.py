@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from lemni.ops.torch import TorchInputs, TorchOps
 from lemni.runtimes.base import BackendOptions, Blueprint, Encoder, Head, Limits
+from lemni.runtimes.torch_devices import loading_on, running, torch_limits, use_threads
 from lemni.types import PackedBatch
-
-CPU_BATCH_TOKENS = 2048
-GPU_BATCH_TOKENS = 16384
 
 
 @dataclass(frozen=True)
@@ -35,17 +33,16 @@ class TorchBackend:
         self.device = ",".join(options.devices)
         self.dtype = options.dtype
         self._torch_dtype: torch.dtype = getattr(torch, options.dtype)
-        if options.threads and options.devices == ("cpu",):
-            torch.set_num_threads(options.threads)
+        use_threads(options)
         self._loaded = [self._load(blueprint, torch.device(name)) for name in options.devices]
         encoder = self._loaded[0].encoder
         self.max_positions: int | None = getattr(encoder, "max_positions", None)
-        on_cpu = self._loaded[0].device.type == "cpu"
-        self.limits = Limits(CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS, options.replicas or len(options.devices))
+        self.limits = torch_limits(options)
 
     def _load(self, blueprint: Blueprint, device: torch.device) -> _Loaded:
         ops = TorchOps(device, self._torch_dtype)
-        return _Loaded(device, blueprint.encoder(ops), blueprint.head(ops))
+        with loading_on(str(device)):
+            return _Loaded(device, blueprint.encoder(ops), blueprint.head(ops))
 
     def replica(self, index: int) -> TorchRuntime:
         return TorchRuntime(self._loaded[index % len(self._loaded)], self._torch_dtype, self.limits)
@@ -66,7 +63,7 @@ class TorchRuntime:
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
         if self._loaded is None:
             raise RuntimeError("the replica is closed")
-        with torch.inference_mode():
+        with running():
             inputs = TorchInputs(batch, self._loaded.device, self._dtype)
             rows = self._loaded.head(self._loaded.encoder(inputs), inputs)
             array: NDArray[np.float32] = rows.float().cpu().numpy()

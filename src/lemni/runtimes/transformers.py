@@ -23,9 +23,6 @@ from lemni.types import PackedBatch
 if TYPE_CHECKING:
     import torch
 
-CPU_BATCH_TOKENS = 2048
-GPU_BATCH_TOKENS = 16384
-
 # Encoder-decoders whose encoder alone gives the token vectors, as in sentence-transformers.
 _ENCODER_CLASSES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 # Modules with learned absolute positions, by the names that transformers gives them.
@@ -58,22 +55,22 @@ class TransformersBackend:
         except ImportError as error:
             raise missing_extra(error.name or "transformers", "torch", "the transformers runtime") from None
         from lemni.ops.torch import TorchOps
+        from lemni.runtimes.torch_devices import loading_on, torch_limits, use_threads
 
         self.device = ",".join(options.devices)
         self.dtype = options.dtype
         self._torch_dtype: torch.dtype = getattr(torch, options.dtype)
-        if options.threads and options.devices == ("cpu",):
-            torch.set_num_threads(options.threads)
+        use_threads(options)
         self._loaded = []
         for name in options.devices:
             device = torch.device(name)
-            model = _load(blueprint.spec, options, self._torch_dtype).to(device)
+            with loading_on(name):
+                model = _load(blueprint.spec, options, self._torch_dtype).to(device)
             head = blueprint.head(TorchOps(device, self._torch_dtype))
             parameters = inspect.signature(model.forward).parameters
             self._loaded.append(_Loaded(device, model, head, _pad_id(model), "token_type_ids" in parameters))
         self.max_positions = _max_positions(self._loaded[0].model)
-        on_cpu = options.devices[0] == "cpu"
-        self.limits = Limits(CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS, options.replicas or len(options.devices))
+        self.limits = torch_limits(options)
 
     def replica(self, index: int) -> TransformersRuntime:
         return TransformersRuntime(self._loaded[index % len(self._loaded)], self._torch_dtype, self.limits)
@@ -92,19 +89,15 @@ class TransformersRuntime:
         self._dtype = dtype
 
     def run(self, batch: PackedBatch) -> NDArray[np.float32]:
-        import torch
-
         from lemni.ops.torch import TorchInputs
+        from lemni.runtimes.torch_devices import running
 
         if self._loaded is None:
             raise RuntimeError("the replica is closed")
-        with torch.inference_mode():
-            try:
-                hidden = _hidden(self._loaded, batch, self.limits.batch_tokens)
-                rows = self._loaded.head(hidden, TorchInputs(batch, self._loaded.device, self._dtype))
-                array: NDArray[np.float32] = rows.float().cpu().numpy()
-            except torch.OutOfMemoryError as error:
-                raise MemoryError(str(error)) from error
+        with running():
+            hidden = _hidden(self._loaded, batch, self.limits.batch_tokens)
+            rows = self._loaded.head(hidden, TorchInputs(batch, self._loaded.device, self._dtype))
+            array: NDArray[np.float32] = rows.float().cpu().numpy()
         return array
 
     def close(self) -> None:

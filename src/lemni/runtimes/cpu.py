@@ -1,0 +1,58 @@
+"""Compiling for the CPU with OpenVINO: what graphs of families and ONNX files have in common."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from lemni.errors import ConfigError, ModelLoadError
+from lemni.runtimes.base import BackendOptions, Limits
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+_DTYPES = {"f32": "float32", "float": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
+
+# Batches that stay in a core's cache, and a quarter of one is nearly as fast per token: `python -m benchmarks
+# batch_tokens`.
+_BATCH_TOKENS = 512
+_EFFICIENT_TOKENS = 128
+
+
+def cpu_limits(options: BackendOptions) -> Limits:
+    """Budget and replicas; one stream on all cores was as fast as several streams on a core each."""
+    return Limits(_BATCH_TOKENS, options.replicas or 1, _EFFICIENT_TOKENS)
+
+
+def cpu_threads(options: BackendOptions) -> int:
+    return options.threads or len(os.sched_getaffinity(0))
+
+
+def compile_for_cpu(model: Any, options: BackendOptions) -> tuple[Any, str]:
+    """An `openvino.Model` compiled, and the precision in which it really computes.
+
+    Raises:
+        ConfigError: a precision that OpenVINO does not compute in on CPUs.
+        ModelLoadError: OpenVINO cannot compile it.
+    """
+    import openvino as ov
+
+    if options.dtype not in _PRECISIONS:
+        raise ConfigError(
+            f"OpenVINO does not compute in {options.dtype} on a CPU: use float32 or bfloat16, or the torch runtime"
+        )
+    config: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[options.dtype],
+        "NUM_STREAMS": options.replicas or 1,
+        "INFERENCE_NUM_THREADS": cpu_threads(options),
+    }
+    try:
+        compiled = ov.Core().compile_model(model, "CPU", config)
+    except RuntimeError as error:
+        raise ModelLoadError(f"OpenVINO cannot compile the model: {error}") from error
+    real = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    dtype = _DTYPES.get(real, real)
+    if dtype != options.dtype:
+        logger.warning("this CPU does not compute in %s; %s is used", options.dtype, dtype)
+    return compiled, dtype

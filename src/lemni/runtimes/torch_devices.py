@@ -1,0 +1,45 @@
+"""What the runtimes on torch have in common: budgets by device, and running out of a GPU's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from lemni.errors import ModelLoadError
+from lemni.runtimes.base import BackendOptions, Limits
+
+_CPU_BATCH_TOKENS = 2048
+_GPU_BATCH_TOKENS = 16384
+
+
+def torch_limits(options: BackendOptions) -> Limits:
+    """Budget by kind of device; a replica for each device."""
+    on_cpu = torch.device(options.devices[0]).type == "cpu"
+    return Limits(_CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS, options.replicas or len(options.devices))
+
+
+def use_threads(options: BackendOptions) -> None:
+    """Set torch's threads, which are the whole process's, if the settings say how many."""
+    if options.threads and options.devices == ("cpu",):
+        torch.set_num_threads(options.threads)
+
+
+@contextmanager
+def loading_on(device: str) -> Iterator[None]:
+    """A model that does not fit the device is an error of the model."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(f"the model does not fit the memory of {device}: {error}") from error
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """No gradients; out of memory as the engine knows it."""
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
