@@ -119,6 +119,20 @@ def test_the_first_failing_item_stops_the_rest_of_its_request() -> None:
     assert len(model.computed) < 10
 
 
+@pytest.mark.parametrize("fault", ["raises", "nans"])
+def test_what_nobody_wants_any_more_after_a_failure_is_not_run(fault: str) -> None:
+    """One request of 100 bad sequences in one batch, and one good one: halve down to the first, not to each."""
+    model = ToyModel(budget=512)
+    setattr(model, fault, {13})
+    with engine_of(model) as engine, plugged(model, engine):
+        bad = engine.submit("toy", request(*[f"13 {n} 1" for n in range(100)]))
+        good = engine.submit("toy", request("7"))
+    assert bad.exception(0) is not None
+    check(good.result(0), ["7"])
+    assert [len(lengths) for lengths in model.batches[1:]] == [101, 50, 25, 12, 6, 3, 1, 2, 1]
+    assert engine.status()["toy"].running_sequences == 0
+
+
 # Tokenising and finishing
 
 

@@ -101,7 +101,10 @@ class Replica:
     def _compute(self, works: list[Work]) -> None:
         groups = [works]
         while groups and not self._dead:
-            group, *others = cut(groups.pop(), self.budget)  # it may have shrunk meanwhile
+            wanted = self._served.still_wanted(groups.pop())  # one that failed may have ended other requests' works
+            if not wanted:
+                continue
+            group, *others = cut(wanted, self.budget)  # it may have shrunk meanwhile
             groups.extend(reversed(others))
             try:
                 rows = self._forward(group)
@@ -115,7 +118,13 @@ class Replica:
                 if len(group) > 1 and not np.isfinite(rows).all():
                     groups.extend(reversed(_halves(group)))  # the NaN of one sequence may have spread to the others
                 elif self._land(group):
-                    self._finisher.put(group, rows)
+                    self._hand_on(group, rows)
+
+    def _hand_on(self, group: list[Work], rows: NDArray[np.float32]) -> None:
+        if np.isfinite(rows).all():
+            self._finisher.put(group, rows)
+        else:
+            self._served.complete(group, rows)  # at once: it ends requests, whose other works need not run
 
     def _forward(self, group: list[Work]) -> NDArray[np.float32]:
         """float32 [group, dim]."""

@@ -143,6 +143,14 @@ class ServedModel:
         with self._lock:
             return [] if self._closed else self._scheduler.take(budget, enough)
 
+    def still_wanted(self, works: list[Work]) -> list[Work]:
+        """Those of running works whose row somebody waits for; the others end here."""
+        with self._lock:
+            for work in works:
+                if not work.wanters:
+                    self._scheduler.complete(work)
+            return [work for work in works if work.wanters]
+
     def ran(self, tokens: int, seconds: float) -> None:
         """A forward pass of `tokens` tokens succeeded."""
         with self._lock:
