@@ -9,7 +9,7 @@ from collections.abc import Sequence as Seq
 import pytest
 
 from lemni.engine import Engine
-from lemni.engine.replica import MAX_FAILURES
+from lemni.engine.replica import CALM_PASSES, MAX_FAILURES
 from lemni.errors import DeadlineExceeded, InternalError, InvalidOutput, InvalidRequest, LemniError, Unavailable
 from lemni.types import Item
 from tests.engine.toy import (
@@ -211,6 +211,35 @@ def test_running_out_of_memory_shrinks_the_budget(error: type[Exception], caplog
     assert caplog.text.count("is out of memory; token budget 64 -> 32") == 1
     assert caplog.text.count("is out of memory; token budget 32 -> 16") == 1
     assert caplog.text.count("is out of memory") == 2
+
+
+def test_memory_that_is_short_for_a_moment_costs_little_budget_and_not_for_long() -> None:
+    model = ToyModel(budget=512)
+    with engine_of(model) as engine:
+        (replica,) = engine._models["toy"].replicas._replicas.values()
+        with plugged(model, engine):
+            handles = [engine.submit("toy", request(f"{n} 2 3")) for n in range(2)]
+            model.memory = 5
+        for n, handle in enumerate(handles):
+            check(handle.result(0), [f"{n} 2 3"])
+        assert replica.budget == 256
+        model.memory = None
+        for n in range(CALM_PASSES - 3):  # two passes were the halves above
+            check(engine.submit("toy", request(str(n))).result(PATIENCE_S), [str(n)])
+        assert replica.budget == 256
+        check(engine.submit("toy", request("1")).result(PATIENCE_S), ["1"])
+        assert replica.budget == 512
+
+
+def test_memory_that_stays_short_is_tried_more_and_more_seldom() -> None:
+    model = ToyModel(budget=64)
+    model.memory = 40
+    with engine_of(model) as engine:
+        items = [f"{n} 1 2 3" for n in range(8 * 10 * CALM_PASSES)]  # eight to a pass, mostly
+        check(engine.submit("toy", request(*items)).result(PATIENCE_S), items)
+    too_big = [number for number, lengths in enumerate(model.batches) if sum(lengths) > 40]
+    passes = [later - sooner - 1 for sooner, later in zip(too_big, too_big[1:], strict=False)]
+    assert passes == [CALM_PASSES, 2 * CALM_PASSES, 4 * CALM_PASSES]
 
 
 def test_a_sequence_that_is_too_long_for_the_memory_fails_alone() -> None:
@@ -420,13 +449,12 @@ def test_the_other_replicas_go_on_meanwhile() -> None:
         watch = Watch(engine)
         model.loads = lambda replica: again.pass_through()
         again = Gate()
-        model.dies = {14}
+        model.dies_once = {14}
         dying = engine.submit("toy", request("14"))
         watch.wait_for(1)
-        model.dies = set()
-        dying.exception(PATIENCE_S)
+        check(dying.result(PATIENCE_S), ["14"])
         check(engine.submit("toy", request("1")).result(PATIENCE_S), ["1"])
-        assert not engine.ready() or engine.status()["toy"].replicas_alive == 2
+        assert engine.status()["toy"].replicas_alive == 1
         again.open()
 
 

@@ -1,7 +1,7 @@
 """One replica: a runtime and the thread that feeds it. Take work, pack, run, hand on.
 
-A forward pass that raises is tried again in halves until the guilty sequence is alone; running out of memory
-shrinks the replica's budget. A thread that dies, or is declared dead by the watchdog, gives its works back once
+A forward pass that raises is tried again in halves until the guilty sequence is alone; running out of memory also
+halves the replica's budget, and good passes double it again. A thread that dies, or is declared dead by the watchdog, gives its works back once
 and touches nothing afterwards; `replicas.py` replaces it.
 """
 
@@ -27,6 +27,11 @@ from lemni.types import PackedBatch
 MAX_FAILURES = 16
 """Forward passes that fail one after the other before the replica itself is taken for broken."""
 
+CALM_PASSES = 64
+MAX_CALM_PASSES = 4096
+"""Good passes until a budget that memory has halved is doubled again: so many after the first halving, twice as many
+after every further one, up to the second number."""
+
 
 class ReplicaBroken(Exception):
     """Nothing works on this replica any more, such as after an error that poisons a GPU context."""
@@ -34,7 +39,7 @@ class ReplicaBroken(Exception):
 
 class Replica:
     """Attributes:
-    budget: tokens of one batch; shrinks when memory runs out.
+    budget: tokens of one batch; less than at the start after memory ran out.
     """
 
     def __init__(
@@ -52,6 +57,9 @@ class Replica:
     ) -> None:
         self.index = index
         self.budget = budget
+        self._full_budget = budget
+        self._calm = 0  # good passes since the budget last changed
+        self._calm_needed = 0
         self._enough = runtime.limits.efficient_tokens or budget
         self._runtime = runtime
         self._served = served
@@ -115,6 +123,7 @@ class Replica:
                 groups.extend(reversed(self._smaller(group, error)))
             else:
                 self._failures = 0
+                self._grow()
                 if len(group) > 1 and not np.isfinite(rows).all():
                     groups.extend(reversed(_halves(group)))  # the NaN of one sequence may have spread to the others
                 elif self._land(group):
@@ -151,15 +160,26 @@ class Replica:
                 self._served.fail(group, failures.internal(error, f"{self._served.name}: {doing}"))
             return []
         if is_out_of_memory(error):
-            self._shrink(sum(work.tokens for work in group) // 2, error)
-            return [group]  # to be cut by the new budget
+            self._shrink(error)
         return _halves(group)
 
-    def _shrink(self, budget: int, error: Exception) -> None:
+    def _shrink(self, error: Exception) -> None:
         name, old = self._served.name, self.budget
-        self.budget = max(1, budget)
+        self._calm = 0
+        self._calm_needed = min(max(CALM_PASSES, 2 * self._calm_needed), MAX_CALM_PASSES)
+        self.budget = max(1, old // 2)
         message = "%s: replica %d is out of memory; token budget %d -> %d (%s)"
         log.warning(message, name, self.index, old, self.budget, error)
+
+    def _grow(self) -> None:
+        """A pass succeeded: what took the memory may be gone."""
+        if self.budget >= self._full_budget:
+            return
+        self._calm += 1
+        if self._calm >= self._calm_needed:
+            self._calm = 0
+            self.budget = min(2 * self.budget, self._full_budget)
+            log.info("%s: replica %d tries a token budget of %d again", self._served.name, self.index, self.budget)
 
     def _land(self, group: list[Work]) -> bool:
         """The group is no longer aboard. False if the replica is dead: somebody else has its works."""
