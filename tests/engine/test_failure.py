@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence as Seq
+from itertools import pairwise
 
 import pytest
 
@@ -238,7 +239,7 @@ def test_memory_that_stays_short_is_tried_more_and_more_seldom() -> None:
         items = [f"{n} 1 2 3" for n in range(8 * 10 * CALM_PASSES)]  # eight to a pass, mostly
         check(engine.submit("toy", request(*items)).result(PATIENCE_S), items)
     too_big = [number for number, lengths in enumerate(model.batches) if sum(lengths) > 40]
-    passes = [later - sooner - 1 for sooner, later in zip(too_big, too_big[1:], strict=False)]
+    passes = [later - sooner - 1 for sooner, later in pairwise(too_big)]
     assert passes == [CALM_PASSES, 2 * CALM_PASSES, 4 * CALM_PASSES]
 
 
@@ -325,6 +326,18 @@ def test_a_replica_on_which_nothing_works_any_more_is_replaced() -> None:
         for n, handle in enumerate(handles):
             if ends[n] is None:
                 check(handle.result(0), [f"{n} {n}"])
+
+
+def test_bad_inputs_in_a_row_do_not_condemn_a_replica() -> None:
+    model = ToyModel()
+    model.raises = {13}
+    with engine_of(model) as engine:
+        for n in range(2 * MAX_FAILURES + 1):
+            assert type(engine.submit("toy", request(f"13 {n}")).exception(PATIENCE_S)) is InternalError
+        check(engine.submit("toy", request("1")).result(PATIENCE_S), ["1"])
+        status = engine.status()["toy"]
+    assert model.computed == [(0,), (0,), (1,)], "probed twice with one benign token"
+    assert (status.batches, status.failed, len(model.loaded)) == (1, 2 * MAX_FAILURES + 1, 1)
 
 
 def test_failures_with_successes_in_between_do_not_condemn_a_replica() -> None:

@@ -1,8 +1,8 @@
 """One replica: a runtime and the thread that feeds it. Take work, pack, run, hand on.
 
 A forward pass that raises is tried again in halves until the guilty sequence is alone; running out of memory also
-halves the replica's budget, and good passes double it again. A thread that dies, or is declared dead by the watchdog, gives its works back once
-and touches nothing afterwards; `replicas.py` replaces it.
+halves the replica's budget, and good passes double it again. A thread that dies, or is declared dead by the
+watchdog, gives its works back once and touches nothing afterwards; `replicas.py` replaces it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from lemni.engine.scheduler import Work
 from lemni.engine.served import ServedModel
 from lemni.engine.slots import Slot, Slots
 from lemni.runtimes.base import Runtime
-from lemni.types import PackedBatch
+from lemni.types import PackedBatch, Sequence
 
 MAX_FAILURES = 16
-"""Forward passes that fail one after the other before the replica itself is taken for broken."""
+"""Forward passes that fail one after the other before the replica is tried with `BENIGN`, in case it is broken."""
+
+BENIGN = Sequence(np.zeros(1, np.int32))
+"""One token, the first of any vocabulary: what does not compute this computes nothing."""
 
 CALM_PASSES = 64
 MAX_CALM_PASSES = 4096
@@ -119,7 +122,7 @@ class Replica:
             except Exception as error:
                 self._failures += 1
                 if self._failures >= MAX_FAILURES:
-                    raise ReplicaBroken(f"{MAX_FAILURES} forward passes failed one after the other") from error
+                    self._probe(error)
                 groups.extend(reversed(self._smaller(group, error)))
             else:
                 self._failures = 0
@@ -129,6 +132,14 @@ class Replica:
                 elif self._land(group):
                     self._hand_on(group, rows)
 
+    def _probe(self, error: Exception) -> None:
+        """Tell many bad inputs in a row from a broken replica. Raises ReplicaBroken."""
+        try:
+            self._run_pass([BENIGN])
+        except Exception:
+            raise ReplicaBroken(f"{MAX_FAILURES} forward passes and one of a single token failed") from error
+        self._failures = 0
+
     def _hand_on(self, group: list[Work], rows: NDArray[np.float32]) -> None:
         if np.isfinite(rows).all():
             self._finisher.put(group, rows)
@@ -137,19 +148,24 @@ class Replica:
 
     def _forward(self, group: list[Work]) -> NDArray[np.float32]:
         """float32 [group, dim]."""
-        batch = PackedBatch.pack([work.sequence for work in group])
+        started = time.monotonic()
+        rows = self._run_pass([work.sequence for work in group])
+        self._served.ran(sum(work.tokens for work in group), time.monotonic() - started)
+        return rows
+
+    def _run_pass(self, sequences: list[Sequence]) -> NDArray[np.float32]:
+        """One pass under the watchdog's eyes: float32 [sequences, dim]."""
+        batch = PackedBatch.pack(sequences)
         number = self._pass = self._pass + 1
         watch = self._alarm.after(self._forward_timeout_s, lambda: self._overdue(number))
-        started = time.monotonic()
         try:
             rows = self._runtime.run(batch)
         finally:
             self._alarm.cancel(watch)
             with self._lock:
                 self._pass += 1
-        if not isinstance(rows, np.ndarray) or rows.ndim != 2 or len(rows) != len(group):
-            raise RuntimeError(f"the runtime gave {np.shape(rows)} for {len(group)} sequences")
-        self._served.ran(batch.tokens, time.monotonic() - started)
+        if not isinstance(rows, np.ndarray) or rows.ndim != 2 or len(rows) != len(sequences):
+            raise RuntimeError(f"the runtime gave {np.shape(rows)} for {len(sequences)} sequences")
         return rows
 
     def _smaller(self, group: list[Work], error: Exception) -> list[list[Work]]:
