@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from queue import SimpleQueue
 
@@ -49,6 +50,23 @@ def test_a_function_that_fails_does_not_stop_the_alarm(alarm: Alarm, caplog: pyt
     alarm.after(0.002, rung.set)
     assert rung.wait(PATIENCE_S)
     assert "an alarm failed" in caplog.text
+
+
+def test_what_has_rung_is_let_go_while_the_alarm_waits(alarm: Alarm) -> None:
+    class Request:
+        rung = threading.Event()
+
+        def ring(self) -> None:
+            self.rung.set()
+
+    gone = threading.Event()
+    request = Request()
+    weakref.finalize(request, gone.set)
+    alarm.after(3600.0, lambda: None)
+    alarm.after(0.001, request.ring)
+    assert request.rung.wait(PATIENCE_S)
+    del request
+    assert gone.wait(5.0)
 
 
 def test_cancelled_entries_do_not_pile_up(alarm: Alarm) -> None:

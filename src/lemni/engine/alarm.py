@@ -63,11 +63,19 @@ class Alarm:
             self._changed.notify()
 
     def _run(self) -> None:
-        while (ring := self._next()) is not None:
-            try:
-                ring()
-            except BaseException:
-                log.exception("an alarm failed")
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """One alarm. A method of its own, so that a thread that waits holds nothing of the last request."""
+        ring = self._next()
+        if ring is None:
+            return False
+        try:
+            ring()
+        except BaseException:
+            log.exception("an alarm failed")
+        return True
 
     def _next(self) -> Callable[[], None] | None:
         with self._changed:
