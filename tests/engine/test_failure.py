@@ -398,6 +398,21 @@ def test_one_place_that_cannot_be_loaded_does_not_stop_the_others() -> None:
         assert engine.status()["toy"].replicas_alive == 1
 
 
+def test_the_works_of_a_replica_that_cannot_be_replaced_are_done_by_another(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_thread(replica: object, cause: BaseException) -> None:
+        raise RuntimeError("can't start new thread")
+
+    model = ToyModel(replicas=2)
+    model.dies_once = {13}
+    with engine_of(model) as engine:
+        for replica in engine._models["toy"].replicas._replicas.values():
+            monkeypatch.setattr(replica, "_on_death", no_thread)
+        check(engine.submit("toy", request("13")).result(PATIENCE_S), ["13"])
+    assert "cannot be replaced" in caplog.text
+
+
 def test_a_stuck_forward_pass_is_left_behind() -> None:
     model = ToyModel(budget=64)
     model.gates[9] = stuck = Gate()

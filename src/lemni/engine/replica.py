@@ -222,8 +222,12 @@ class Replica:
             slot = self._slot
         if slot is not None:
             slot.release()
-        self._on_death(self, cause)
-        self._served.requeue(works)
+        try:
+            self._on_death(self, cause)
+        except BaseException:  # such as no thread to be had for loading: the works must not be lost for that
+            log.exception("%s: replica %d cannot be replaced", self._served.name, self.index)
+        finally:
+            self._served.requeue(works)
 
 
 def _halves(group: list[Work]) -> list[list[Work]]:
