@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import gc
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +17,7 @@ from scipy.stats import spearmanr
 
 import lemni
 import lemni.library
-from lemni.errors import ConfigError, InputTooLong, InvalidRequest, ModelNotFound, Unavailable
+from lemni.errors import ConfigError, DeadlineExceeded, InputTooLong, InvalidRequest, ModelNotFound, Unavailable
 from lemni.hub import ModelFiles
 from tests.shared import STSB, stsb
 
@@ -127,3 +129,90 @@ def test_closed_is_closed(minilm: ModelFiles) -> None:
 def test_examples_in_docstrings(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
     assert doctest.testmod(module).attempted > 0  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def narrow(minilm: ModelFiles) -> Iterator[lemni.Embedder]:
+    """With a queue of 2,000 tokens."""
+    with lemni.load(str(minilm.path), device="cpu", max_queue_tokens=2000) as loaded:
+        yield loaded
+
+
+LONG_LIST = ["a cat sat on the mat and saw the dog " * (1 + number % 20) for number in range(150)]
+
+
+def test_a_list_far_over_the_queue(narrow: lemni.Embedder, model: lemni.Embedder) -> None:
+    wanted = model.embed(LONG_LIST)
+    np.testing.assert_allclose(narrow.embed(LONG_LIST), wanted, atol=1e-6)
+    np.testing.assert_allclose(asyncio.run(narrow.aembed(LONG_LIST)), wanted, atol=1e-6)
+    with ThreadPoolExecutor(4) as pool:  # others fill the queue as well
+        for vectors in pool.map(narrow.embed, [LONG_LIST] * 4):
+            np.testing.assert_allclose(vectors, wanted, atol=1e-6)
+
+
+def test_a_deadline_of_its_own(narrow: lemni.Embedder) -> None:
+    with pytest.raises(DeadlineExceeded, match=r"0\.0001 s"):
+        narrow.embed(LONG_LIST, deadline_s=0.0001)
+    with pytest.raises(DeadlineExceeded, match=r"0\.0001 s"):
+        asyncio.run(narrow.aembed(LONG_LIST, deadline_s=0.0001))
+    assert narrow.embed("in time", deadline_s=300).shape == (384,)
+    for wrong in (0, -1, float("nan"), True, "5"):
+        with pytest.raises(InvalidRequest, match="deadline_s is"):
+            narrow.embed("a", deadline_s=wrong)  # type: ignore[arg-type]
+
+
+def test_cancelling_a_task_ends_its_parts(narrow: lemni.Embedder) -> None:
+    async def run() -> None:
+        task = asyncio.ensure_future(narrow.aembed(LONG_LIST * 20))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    status = narrow._engine.status()[narrow.card.name]
+    assert status.waiting_tokens == 0
+    assert narrow.embed("afterwards").shape == (384,)
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "param", "says"),
+    [
+        (["a", None], {}, "input", r"input\[1\] is None"),
+        ([1.5], {}, "input", r"input\[0\] is 1\.5"),
+        ([101, 102], {}, "input", r"input\[0\] is 101; it must be a text or a list of token ids"),
+        (["a", b"b"], {}, "input", r"input\[1\] is b'b'"),
+        (["a", ["b", None]], {}, "input", r"input\[1\] must be a list of at least one token id"),
+        (["a", "b\ud800"], {}, "input", r"input\[1\] holds a lone surrogate"),
+        (["a"] * 600 + [None], {}, "input", r"input\[600\] is None"),
+        (None, {}, "items", "NoneType"),
+        (b"a", {}, "items", "bytes"),
+        ("a", {"truncate": "middle"}, "truncate", "'middle'"),
+        ("a", {"truncate": ["right"]}, "truncate", "right"),
+        ("a", {"dimensions": 3.0}, "dimensions", r"3\.0"),
+        ("a", {"dimensions": True}, "dimensions", "True"),
+        ("a", {"normalize": 1}, "normalize", "1"),
+        ("a", {"prompt": 5}, "prompt", "5"),
+        ("a", {"prompt": "\udfff"}, "prompt", "lone surrogate"),
+        ("a", {"prompt_name": 5}, "prompt_name", "5"),
+        ("a", {"priority": "Bulk"}, "priority", "'Bulk'"),
+        ([], {"dimensions": 5000}, "dimensions", "1 to 384"),
+    ],
+)
+def test_what_embed_refuses(model: lemni.Embedder, texts: Any, options: Any, param: str, says: str) -> None:
+    for run in (lambda: model.embed(texts, **options), lambda: asyncio.run(model.aembed(texts, **options))):
+        with pytest.raises(InvalidRequest, match=says) as caught:
+            run()
+        assert caught.value.param == param
+
+
+def test_closing_frees_the_weights(minilm: ModelFiles) -> None:
+    model = lemni.load(str(minilm.path), device="cpu", runtime="torch")
+    backend: Any = model._model.backend
+    weights = [weakref.ref(loaded) for loaded in backend._loaded]
+    assert weights
+    assert all(weight() is not None for weight in weights)
+    model.close()
+    gc.collect()
+    assert all(weight() is None for weight in weights)
+    model.close()

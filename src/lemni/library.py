@@ -6,10 +6,14 @@ Runs the same engine as the server, so threads may share one `Embedder`, and asy
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping, Sized
 from collections.abc import Sequence as Seq
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +21,19 @@ from pydantic import BaseModel, ValidationError
 
 from lemni.config import DEFAULT_MODEL, EngineSettings, HubSettings, ModelSettings
 from lemni.engine import Engine, Handle
-from lemni.errors import ConfigError
+from lemni.errors import ConfigError, DeadlineExceeded, InvalidRequest, LemniError, Overloaded
 from lemni.loading import load_model
-from lemni.types import EmbedOptions, EmbedResult, Item, ModelCard, Priority, Request, Truncate
+from lemni.tasks.dense import DenseModel
+from lemni.tasks.tokenizer import no_item
+from lemni.types import EmbedOptions, Item, Priority, Request, Truncate
 
 # Long lists go to the engine in parts, so that memory stays bounded and a list may be longer than its queue.
 _PART = 512
 _PARTS_IN_FLIGHT = 4
+_PARTS_PER_QUEUE = 8  # a part's estimated tokens are at most the queue's by this
 
+_Vectors: TypeAlias = NDArray[np.float32]
+_Steps: TypeAlias = Generator["Handle | float", None, _Vectors]
 _Section = TypeVar("_Section", bound=BaseModel)
 
 
@@ -56,7 +65,7 @@ def load(model: str = DEFAULT_MODEL, **settings: Any) -> Embedder:
     engine_settings = _section(EngineSettings, settings)
     loaded = load_model(_section(ModelSettings, settings), _section(HubSettings, settings), engine_settings)
     try:
-        return Embedder(Engine({loaded.card.name: loaded}, engine_settings), loaded.card)
+        return Embedder(loaded, engine_settings)
     except BaseException:
         loaded.close()
         raise
@@ -74,10 +83,14 @@ def _section(section: type[_Section], settings: dict[str, Any]) -> _Section:
 class Embedder:
     """A loaded model. Thread-safe. Close it, or use it as a context manager, to free its memory and threads."""
 
-    def __init__(self, engine: Engine, card: ModelCard) -> None:
-        self.card = card
-        self._engine = engine
-        engine.start()
+    def __init__(self, model: DenseModel, settings: EngineSettings) -> None:
+        self.card = model.card
+        self._model = model
+        self._settings = settings
+        self._engine = Engine({model.card.name: model}, settings)
+        self._closing = threading.Lock()
+        self._closed = False
+        self._engine.start()
 
     def embed(
         self,
@@ -89,6 +102,7 @@ class Embedder:
         normalize: bool | None = None,
         truncate: Truncate | None = None,
         priority: Priority = "interactive",
+        deadline_s: float | None = None,
     ) -> NDArray[np.float32]:
         """Vectors of texts (or of token id lists).
 
@@ -100,29 +114,29 @@ class Embedder:
             normalize: unit length or raw; default is what the model does.
             truncate: "right", "left", or "error" to refuse texts over `card.max_length`.
             priority: "bulk" yields to interactive requests on the same model.
+            deadline_s: seconds until `DeadlineExceeded`; `request_timeout_s` if not given.
 
         Returns:
             float32 [dimensions] for one text, [texts, dimensions] for a list.
 
         Raises:
             InvalidRequest: and its kinds; the message names the item.
-            DeadlineExceeded: not done within `request_timeout_s`.
+            DeadlineExceeded: not done within `deadline_s`.
         """
         options = EmbedOptions(dimensions, normalize, prompt, prompt_name, truncate)
-        items = [texts] if isinstance(texts, str) else texts
-        handles: deque[Handle] = deque()
-        parts: list[NDArray[np.float32]] = []
+        steps = self._steps(texts, options, priority, deadline_s)
         try:
-            for request in _parts(items, options, priority):
-                handles.append(self._engine.submit(self.card.name, request))
-                if len(handles) == _PARTS_IN_FLIGHT:
-                    parts.append(handles.popleft().result().vectors)
-            while handles:
-                parts.append(handles.popleft().result().vectors)
+            while True:
+                step = next(steps)
+                if isinstance(step, float):
+                    time.sleep(step)
+                else:
+                    step.exception()
+        except StopIteration as end:
+            vectors: _Vectors = end.value
+            return vectors[0] if isinstance(texts, str) else vectors
         finally:
-            for handle in handles:
-                handle.cancel()
-        return self._joined(parts, options, single=isinstance(texts, str))
+            steps.close()
 
     async def aembed(
         self,
@@ -134,27 +148,32 @@ class Embedder:
         normalize: bool | None = None,
         truncate: Truncate | None = None,
         priority: Priority = "interactive",
+        deadline_s: float | None = None,
     ) -> NDArray[np.float32]:
         """`embed` for async code: cancelling the task cancels the work."""
         options = EmbedOptions(dimensions, normalize, prompt, prompt_name, truncate)
-        items = [texts] if isinstance(texts, str) else texts
-        slots = asyncio.Semaphore(_PARTS_IN_FLIGHT)
-
-        async def run(request: Request) -> EmbedResult:
-            async with slots:
-                return await self._engine.embed(self.card.name, request)
-
-        tasks = [asyncio.ensure_future(run(request)) for request in _parts(items, options, priority)]
+        steps = self._steps(texts, options, priority, deadline_s)
         try:
-            results = await asyncio.gather(*tasks)
+            while True:
+                step = next(steps)
+                if isinstance(step, float):
+                    await asyncio.sleep(step)
+                else:
+                    with contextlib.suppress(LemniError):  # the next step raises it
+                        await asyncio.wrap_future(step)
+        except StopIteration as end:
+            vectors: _Vectors = end.value
+            return vectors[0] if isinstance(texts, str) else vectors
         finally:
-            for task in tasks:
-                task.cancel()
-        return self._joined([result.vectors for result in results], options, single=isinstance(texts, str))
+            steps.close()
 
     def close(self) -> None:
         """End what is in flight, stop the threads, free the memory. Idempotent."""
         self._engine.close()
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._model.close()
 
     def __enter__(self) -> Embedder:
         return self
@@ -162,14 +181,81 @@ class Embedder:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _joined(self, parts: list[NDArray[np.float32]], options: EmbedOptions, *, single: bool) -> NDArray[np.float32]:
+    def _steps(
+        self, texts: str | Seq[Item], options: EmbedOptions, priority: Priority, deadline_s: float | None
+    ) -> _Steps:
+        """The whole of `embed`, except waiting: yields a handle to wait for, or seconds to sleep; returns the vectors.
+
+        A part that finds the queue full comes again when an earlier one is done, or when the queue should have room.
+        """
+        items = self._checked(texts, options, priority, deadline_s)
+        deadline_s = self._settings.request_timeout_s if deadline_s is None else deadline_s
+        until = time.monotonic() + deadline_s
+        handles: deque[Handle] = deque()
+        parts: list[_Vectors] = []
+        try:
+            for part in self._parts(items, options, priority):
+                if len(handles) == _PARTS_IN_FLIGHT:
+                    yield handles[0]
+                    parts.append(handles.popleft().result().vectors)
+                while isinstance(answer := self._submit(part, until, deadline_s), float):
+                    if handles:
+                        yield handles[0]
+                        parts.append(handles.popleft().result().vectors)
+                    else:
+                        yield answer
+                handles.append(answer)
+            while handles:
+                yield handles[0]
+                parts.append(handles.popleft().result().vectors)
+        finally:
+            for handle in handles:
+                handle.cancel()
         if not parts:
             return np.zeros((0, options.dimensions or self.card.dimensions), dtype=np.float32)
-        vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        row: NDArray[np.float32] = vectors[0] if single else vectors
-        return row
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def _submit(self, part: Request, until: float, deadline_s: float) -> Handle | float:
+        """The part's handle, or the seconds after which the full queue should have room."""
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            raise DeadlineExceeded(f"not finished within its deadline of {deadline_s:g} s")
+        try:
+            return self._engine.submit(self.card.name, dataclasses.replace(part, deadline_s=left_s))
+        except Overloaded as full:
+            return float(min(full.retry_after_s or 1.0, left_s))
 
-def _parts(items: Seq[Item], options: EmbedOptions, priority: Priority) -> Iterator[Request]:
-    for start in range(0, len(items), _PART):
-        yield Request(items[start : start + _PART], options, priority, first_item=start)
+    def _checked(self, texts: Any, options: EmbedOptions, priority: Any, deadline_s: Any) -> Seq[Item]:
+        """The items. What the engine would not see, or see as something else, is refused here."""
+        self._model.validate(options)
+        if priority not in get_args(Priority):
+            raise InvalidRequest(f"priority is {priority!r}; it must be 'interactive' or 'bulk'", param="priority")
+        if deadline_s is not None and (
+            isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or not deadline_s > 0
+        ):
+            raise InvalidRequest(f"deadline_s is {deadline_s!r}; it must be seconds, more than 0", param="deadline_s")
+        if isinstance(texts, str):
+            return [texts]
+        if isinstance(texts, bytes | bytearray | Mapping) or not (
+            isinstance(texts, Sized) and hasattr(texts, "__getitem__")
+        ):
+            raise InvalidRequest(
+                f"texts is of type {type(texts).__name__}; it must be a text, or a list of texts or token id lists",
+                param="items",
+            )
+        items: Seq[Item] = texts  # type: ignore[assignment]
+        return items
+
+    def _parts(self, items: Seq[Item], options: EmbedOptions, priority: Priority) -> Iterator[Request]:
+        most = self._settings.max_queue_tokens // _PARTS_PER_QUEUE
+        start, tokens = 0, 0
+        for stop, item in enumerate(items):
+            if error := no_item(item, stop):
+                raise error
+            estimate = self._model.estimate_tokens(item, options)
+            if stop > start and (stop - start == _PART or tokens + estimate > most):
+                yield Request(items[start:stop], options, priority, first_item=start)
+                start, tokens = stop, 0
+            tokens += estimate
+        if start < len(items):
+            yield Request(items[start:], options, priority, first_item=start)

@@ -7,6 +7,7 @@ The tokenizers library is thread-safe and releases the GIL while it works.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sized
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ class Tokenizer:
         for place, item in enumerate(items):
             if not isinstance(item, str):
                 out[place] = self._from_ids(item, truncate, offset + place)
+            elif not is_unicode(item):
+                index = offset + place
+                message = f"input[{index}] holds a lone surrogate, which is no character"
+                out[place] = InvalidRequest(message, item=index, param="input")
             elif len(prompt) + len(item) > self._whole_size:
                 out[place] = self._long(prompt + item, truncate, pool_start, offset + place)
             else:
@@ -135,11 +140,16 @@ class Tokenizer:
         return Sequence(ids, pool_start=min(pool_start, len(ids) - 1), truncated=truncated)
 
     def _from_ids(self, item: Seq[int], truncate: Truncate, index: int) -> Sequence | LemniError:
+        if error := no_item(item, index):
+            return error
         try:
             ids = np.asarray(item)
         except ValueError:  # lists of different lengths
             ids = np.array("")
-        if ids.ndim != 1 or len(ids) == 0 or ids.dtype.kind not in "iu":
+        integers = ids.dtype.kind in "iu"
+        if ids.dtype.kind in "fO" and all(type(token) is int for token in item):  # beyond 64 bits
+            ids, integers = np.array(item, dtype=object), True
+        if ids.ndim != 1 or len(ids) == 0 or not integers:
             return InvalidTokenIds(f"input[{index}] must be a list of at least one token id", item=index, param="input")
         wrong = ids[(ids < 0) | (ids >= self.vocabulary)]
         if len(wrong):
@@ -177,8 +187,31 @@ class Tokenizer:
 
     def estimate(self, item: Item, prompt: str = "") -> int:
         """A guess at the tokens of an item, without tokenising; at least 1."""
-        tokens = (len(prompt) + len(item)) // _CHARACTERS_PER_TOKEN_GUESS + 2 if isinstance(item, str) else len(item)
+        if isinstance(item, str):
+            tokens = (len(prompt) + len(item)) // _CHARACTERS_PER_TOKEN_GUESS + 2
+        else:
+            if error := no_item(item, None):
+                raise error
+            tokens = len(item)
         return max(1, min(tokens, self.max_length))
+
+
+def no_item(item: object, index: int | None) -> InvalidRequest | None:
+    """What is wrong with something that is neither a text nor a list."""
+    if isinstance(item, Sized) and not isinstance(item, bytes | bytearray | Mapping):
+        return None
+    name = "an item" if index is None else f"input[{index}]"
+    shown = repr(item)[:40]
+    return InvalidRequest(f"{name} is {shown}; it must be a text or a list of token ids", item=index, param="input")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a Python string is text: without surrogates, which JSON and careless decoding can leave alone."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def load_tokenizer(folder: Path) -> Any:
