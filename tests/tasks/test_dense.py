@@ -168,6 +168,33 @@ def test_truncate_dim_of_the_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(embed(model, TEXTS), reference.encode(TEXTS), atol=1e-5)
 
 
+def test_truncate_dim_of_a_normalising_model_leaves_short_vectors(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32), Normalize()], truncate_dim=8)
+    ours = embed(load(tmp_path), TEXTS)
+    np.testing.assert_allclose(ours, reference.encode(TEXTS), atol=1e-5)
+    assert np.linalg.norm(ours, axis=1).max() < 0.95
+    again = embed(load(tmp_path), TEXTS, dimensions=8)
+    np.testing.assert_allclose(np.linalg.norm(again, axis=1), 1, atol=1e-5)
+
+
+def test_dimensions_normalise_whatever_their_number(tmp_path: Path) -> None:
+    reference = sentence_model(tmp_path, [Pooling(32)])
+    model, raw = load(tmp_path), reference.encode(TEXTS)
+    for size in (8, 31, 32):
+        cut = raw[:, :size]
+        unit = cut / np.linalg.norm(cut, axis=1, keepdims=True)
+        np.testing.assert_allclose(embed(model, TEXTS, dimensions=size), unit, atol=1e-5)
+        np.testing.assert_allclose(embed(model, TEXTS, dimensions=size, normalize=False), cut, atol=1e-5)
+
+
+def test_token_ids_beyond_64_bits_are_out_of_the_vocabulary(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)])
+    for wrong in ([2**70], [-1, 2**63], [5, 2**63], [2**64 - 1]):
+        [error] = load(tmp_path).tokenize([wrong], EmbedOptions(), 0)
+        assert isinstance(error, InvalidTokenIds)
+        assert "this model's vocabulary is 0.." in error.message
+
+
 def test_token_ids_equal_their_text(tmp_path: Path) -> None:
     reference = sentence_model(tmp_path, [Pooling(32)])
     ids = [reference.tokenizer(text)["input_ids"] for text in TEXTS]

@@ -7,6 +7,7 @@ whole requests, so that requests with different options share batches.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from lemni.errors import InvalidRequest, LemniError
 from lemni.hub.spec import ModelSpec
 from lemni.runtimes.base import Backend, Runtime
-from lemni.tasks.tokenizer import Tokenizer
+from lemni.tasks.tokenizer import Tokenizer, is_unicode
 from lemni.types import EmbedOptions, Item, ModelCard, Sequence, Truncate
 
 
@@ -47,6 +48,7 @@ class DenseModel:
 
     def validate(self, options: EmbedOptions) -> None:
         size = self.card.dimensions
+        _check_types(options)
         if options.dimensions is not None and not 1 <= options.dimensions <= size:
             raise InvalidRequest(
                 f"dimensions is {options.dimensions}, but {self.card.name} gives vectors of 1 to {size}",
@@ -68,15 +70,14 @@ class DenseModel:
 
     def finish(self, rows: Seq[NDArray[np.float32]], options: EmbedOptions) -> NDArray[np.float32]:
         vectors = np.stack(rows)
-        size = options.dimensions or self.spec.truncate_dim or vectors.shape[1]
-        shortened = size < vectors.shape[1]
-        if shortened:
-            vectors = np.ascontiguousarray(vectors[:, :size])
+        normalize = self.spec.normalize if options.normalize is None else options.normalize
+        if options.dimensions is None:
+            # sentence-transformers cuts to `truncate_dim` last, and leaves the cut vectors short.
+            vectors = unit_length(vectors) if normalize else vectors
+            return np.ascontiguousarray(vectors[:, : self.spec.truncate_dim])
         # A cut vector is no longer of unit length, so `dimensions` normalises unless told otherwise (as OpenAI does).
-        normalize = options.normalize
-        if normalize is None:
-            normalize = self.spec.normalize or (shortened and options.dimensions is not None)
-        return unit_length(vectors) if normalize else vectors
+        vectors = np.ascontiguousarray(vectors[:, : options.dimensions])
+        return vectors if options.normalize is False else unit_length(vectors)
 
     def prompt(self, options: EmbedOptions) -> str:
         """The text that goes before every item."""
@@ -96,6 +97,24 @@ class DenseModel:
                 f"prompt_name {name!r} is no prompt of {self.card.name}; it has: {known}", param="prompt_name"
             )
         return self.spec.prompts[name]
+
+
+def _check_types(options: EmbedOptions) -> None:
+    """Callers in Python are not checked by anything else."""
+    wanted: dict[str, tuple[type, str]] = {
+        "dimensions": (int, "a whole number"),
+        "normalize": (bool, "True or False"),
+        "prompt": (str, "a text"),
+        "prompt_name": (str, "a text"),
+        "truncate": (str, "'right', 'left' or 'error'"),
+    }
+    for name, (kind, words) in wanted.items():
+        value = getattr(options, name)
+        good = value is None or (isinstance(value, kind) and not (kind is int and isinstance(value, bool)))
+        if not good or (name == "truncate" and value is not None and value not in get_args(Truncate)):
+            raise InvalidRequest(f"{name} is {repr(value)[:100]}; it must be {words}", param=name)
+    if options.prompt is not None and not is_unicode(options.prompt):
+        raise InvalidRequest("prompt holds a lone surrogate, which is no character", param="prompt")
 
 
 def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
