@@ -34,14 +34,16 @@ clean: ## Remove the environment and all caches in this folder
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lemni needs Python 3.10 or later; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	@# A half-made environment would be taken for a whole one the next time.
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1' || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.serve: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-# All groups are resolved at once, so that torch keeps the pinned version.
+# All groups are resolved at once, so that torch keeps the pinned version. Some pins have no release for Python 3.10.
 $(VENV)/.test: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the tests need Python 3.11 or later; set PYTHON=...")'
 	$(BIN)/pip install --quiet --editable '.[torch,onnx,parquet]' --group test
 	@touch $@ $(VENV)/.serve
 
