@@ -250,3 +250,28 @@ def test_estimates_count_the_prompt(tmp_path: Path) -> None:
     assert model.estimate_tokens("a", EmbedOptions(prompt="")) == model.estimate_tokens("a") == 2
     assert model.estimate_tokens("a", EmbedOptions(prompt="cat " * 10)) == 12
     assert model.estimate_tokens([5, 6, 7], EmbedOptions(prompt="cat " * 10)) == 3  # token ids take no prompt
+
+
+def test_no_room_for_a_token_is_refused_at_once(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)])
+    for wrong in (1, 2):
+        with pytest.raises(ConfigError, match=rf"max_length is {wrong},.* 2 special tokens .* at least 3"):
+            load(tmp_path, max_length=wrong)
+    [cut] = load(tmp_path, max_length=3).tokenize(["abc"], EmbedOptions(), 0)
+    assert isinstance(cut, Sequence)
+    assert cut.ids.tolist() == [2, 4, 3]
+
+
+@pytest.mark.parametrize("padding", ["[PAD]", "[UNK]", None])
+def test_an_empty_text_has_a_vector_without_special_tokens_too(tmp_path: Path, padding: str | None) -> None:
+    sentence_model(tmp_path, [Pooling(32)])
+    file = next((tmp_path / "model").rglob("tokenizer.json"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "post_processor": None}))
+    settings = file.with_name("tokenizer_config.json")
+    kept = {key: value for key, value in json.loads(settings.read_text()).items() if not key.endswith("_token")}
+    settings.write_text(json.dumps(kept if padding is None else {**kept, "pad_token": padding}))
+    model = load(tmp_path)
+    [empty] = model.tokenize([""], EmbedOptions(), 0)
+    assert isinstance(empty, Sequence)
+    assert empty.ids.tolist() == [1 if padding == "[UNK]" else 0]
+    assert np.isfinite(embed(model, ["", "a"])).all()

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lemni.errors import InputTooLong, InvalidRequest, InvalidTokenIds, LemniError, ModelLoadError, missing_extra
+from lemni.errors import (
+    ConfigError,
+    InputTooLong,
+    InvalidRequest,
+    InvalidTokenIds,
+    LemniError,
+    ModelLoadError,
+    missing_extra,
+)
 from lemni.families.static import token_ids, unknown_id
 from lemni.hub.spec import ModelSpec
 from lemni.hub.tensors import TensorStore
@@ -52,6 +60,12 @@ class Tokenizer:
         self._whole_size = long_texts.first_size(max_length)
         self._squeezes = long_texts.squeezes(plain)
         self._added = 0 if self._static else plain.num_special_tokens_to_add(is_pair=False)
+        if max_length <= self._added:
+            raise ConfigError(
+                f"max_length is {max_length}, but {spec.files.id} puts {self._added} special tokens around every text: "
+                f"it must be at least {self._added + 1}"
+            )
+        self._nothing = _filler(plain, spec.transformer_path)
         special = {token for token, added in plain.get_added_tokens_decoder().items() if added.special}
         self._special_ids = frozenset(special)
 
@@ -135,8 +149,8 @@ class Tokenizer:
     def _checked(self, ids: NDArray[np.int32], truncated: bool, pool_start: int, index: int) -> Sequence | LemniError:
         if len(ids) > self.max_length:
             return self._too_long(len(ids), index)
-        if len(ids) == 0:
-            return InvalidRequest(f"input[{index}] has no tokens", item=index, param="input")
+        if len(ids) == 0:  # "" where nothing is put around a text
+            ids = np.array([self._nothing], dtype=np.int32)
         return Sequence(ids, pool_start=min(pool_start, len(ids) - 1), truncated=truncated)
 
     def _from_ids(self, item: Seq[int], truncate: Truncate, index: int) -> Sequence | LemniError:
@@ -289,6 +303,18 @@ def _convert(folder: Path) -> Any:
         raise ModelLoadError(
             f"{folder}: no tokenizer.json, and transformers cannot read the tokenizer: {error}"
         ) from error
+
+
+def _filler(tokenizer: Any, folder: Path) -> int:
+    """The token that stands for a text without tokens, as no sequence may be empty: what a padded batch would hold."""
+    config = _read(folder / "tokenizer_config.json")
+    for key in ("pad_token", "eos_token", "unk_token"):
+        token = config.get(key)
+        token = token.get("content") if isinstance(token, dict) else token
+        identity: int | None = tokenizer.token_to_id(token) if isinstance(token, str) else None
+        if identity is not None:
+            return identity
+    return 0
 
 
 def _append_end(tokenizer: Any, config: dict[str, Any]) -> None:
