@@ -37,6 +37,23 @@ async def test_overload_says_when_to_come_back(toy: ToyModel) -> None:
     assert 0 < int(answer.headers["retry-after-ms"]) <= 1000 * int(answer.headers["retry-after"])
 
 
+@pytest.mark.parametrize(("asked", "longest"), [(0.05, 600), (600, 0.05)])
+async def test_a_deadline_is_the_requests_or_the_servers_if_shorter(
+    toy: ToyModel, asked: float, longest: float
+) -> None:
+    toy.gates[9] = gate = Gate()
+    with engine_of(toy) as engine:
+        held = engine.submit("toy", request("9"))
+        gate.wait_entered()
+        async with client_of(create_app(engine, server_settings(), longest)) as client:
+            answer = await client.post(URL, json={"input": "5", "deadline_s": asked})
+            gate.open()
+            held.result(PATIENCE_S)
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+    assert "0.05 s" in answer.json()["error"]["message"]
+
+
 async def test_a_computation_that_fails_names_the_item_and_hides_its_text(
     client: httpx.AsyncClient, toy: ToyModel
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,13 +22,14 @@ from lemni.server.service import Service
 DESCRIPTION = "Turns text into vectors. Speaks OpenAI's API: point any OpenAI client at this server's `/v1`."
 
 
-def create_app(engine: Engine | None, settings: ServerSettings) -> FastAPI:
+def create_app(engine: Engine | None, settings: ServerSettings, longest_s: float = math.inf) -> FastAPI:
     """The application over a started engine; it neither starts nor closes it.
 
-    With None, requests wait or get 503 until `app.state.service.attach(engine)`.
+    `longest_s` bounds the deadlines that requests ask for: the engine's `request_timeout_s`.
+    With engine None, requests wait or get 503 until `app.state.service.attach(engine)`.
     """
     app = FastAPI(title="Lemni", version=__version__, description=DESCRIPTION, redoc_url=None, redirect_slashes=False)
-    app.state.service = Service(settings)
+    app.state.service = Service(settings, longest_s)
     app.state.dialects = Dialects()
     if engine is not None:
         app.state.service.attach(engine)

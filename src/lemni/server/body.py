@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import re
 from typing import Any
 
 import orjson
@@ -10,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from lemni.errors import InvalidRequest, PayloadTooLarge, RequestCancelled, UnsupportedMediaType
 
 _MIB = 1 << 20
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 async def read_object(http: Request, max_mib: float) -> dict[str, Any]:
@@ -31,7 +35,7 @@ async def read_object(http: Request, max_mib: float) -> dict[str, Any]:
 def parse(body: bytes) -> Any:
     """JSON, or an InvalidRequest that says where it goes wrong."""
     try:
-        return orjson.loads(body)
+        return _loads(body)
     except orjson.JSONDecodeError as error:
         if not body.strip():
             raise InvalidRequest("the body is empty; it must be a JSON object") from None
@@ -39,8 +43,41 @@ def parse(body: bytes) -> Any:
             body.decode()
         except UnicodeDecodeError as wrong:
             raise InvalidRequest(f"the body is not valid UTF-8: byte {wrong.start} is wrong") from None
+        if "surrogate" in error.msg and (place := _surrogate(body)):
+            item = int(place[6:-1]) if re.fullmatch(r"input\[\d+\]", place) else None
+            raise InvalidRequest(
+                f"{place} holds a lone surrogate, which is no character", item=item, param=place
+            ) from None
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidRequest(f"the body is not valid JSON: {error.msg} at {where}") from None
+
+
+def _loads(body: bytes) -> Any:
+    # Each list in the body is an object to the garbage collector, which would go over all of them again and again.
+    if len(body) < _MIB or not gc.isenabled():
+        return orjson.loads(body)
+    gc.disable()
+    try:
+        return orjson.loads(body)
+    finally:
+        gc.enable()
+
+
+def _surrogate(body: bytes) -> str | None:
+    """Where the object in `body` holds half of a surrogate pair: a field, or an entry of a field's list."""
+    if len(body) > _MIB:  # the slow parser must not hold everybody up
+        return None
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    for name, value in data.items() if isinstance(data, dict) else ():
+        if isinstance(value, str) and _LONE.search(value):
+            return str(name)
+        for index, entry in enumerate(value) if isinstance(value, list) else ():
+            if isinstance(entry, str) and _LONE.search(entry):
+                return f"{name}[{index}]"
+    return None
 
 
 def kind_of(value: Any) -> str:

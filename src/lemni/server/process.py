@@ -22,9 +22,12 @@ KEEP_ALIVE_S = 75  # longer than load balancers and pooled clients keep an idle 
 _LAST_ANSWERS_S = 5  # for writing answers once the engine has ended what was too late
 
 
-def run(listener: socket.socket, loading: Future[Loaded], settings: ServerSettings) -> None:
-    """Serve on the socket until a signal. Raises the error of `loading`, if it fails."""
-    app = create_app(None, settings)
+def run(listener: socket.socket, loading: Future[Loaded], settings: ServerSettings, longest_s: float) -> None:
+    """Serve on the socket until a signal. Raises the error of `loading`, if it fails.
+
+    `longest_s` bounds the deadlines that requests ask for.
+    """
+    app = create_app(None, settings, longest_s)
     config = uvicorn.Config(
         app,
         lifespan="off",

@@ -25,14 +25,16 @@ class Service:
     """One per application, in `app.state.service`.
 
     Attributes:
+        longest_s: bound of the deadlines that requests ask for.
         engine: started; None while the models are loading.
         names: the served models.
         created: Unix time at which the models were there.
         state: "loading", then "serving", then "stopping".
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, longest_s: float) -> None:
         self.settings = settings
+        self.longest_s = longest_s
         self.engine: Engine | None = None
         self.names = Names(())
         self.created = int(time.time())

@@ -39,6 +39,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     415: {"model": Error, "description": "The body is not JSON."},
     429: {"model": Error, "description": "The queue is full; Retry-After says when to come back."},
     503: {"model": Error, "description": "Loading or shutting down; Retry-After says when to come back."},
+    504: {"model": Error, "description": "Not finished within deadline_s."},
 }
 _BODY = {
     "requestBody": {
@@ -78,8 +79,10 @@ async def embeddings(http: Request) -> Response:
     items = items_of(body.input, service.settings.max_items)
     card = await service.model(body.model)
     options = EmbedOptions(body.dimensions, body.normalize, body.prompt, _prompt_name(body, card), body.truncate)
+    deadline_s = None if body.deadline_s is None else min(body.deadline_s, service.longest_s)
+    request = EmbedRequest(items, options, body.priority or "interactive", deadline_s)
     try:
-        result = await service.embed(http, card.name, EmbedRequest(items, options, body.priority or "interactive"))
+        result = await service.embed(http, card.name, request)
     except LemniError as error:
         raise _about_input(error, single=items is not body.input) from None
     base64 = (body.encoding_format or body.encoding) == "base64"

@@ -22,6 +22,12 @@ def items_of(value: Any, max_items: int) -> list[Item]:
         raise InvalidRequest(f"input is {kind_of(value)}; it must be {_SHAPES}", param="input")
     if not value:
         raise InvalidRequest("input is an empty list; it must hold at least one text", param="input")
+    # A list that begins with an integer is one item; too many items are refused before each is looked at.
+    if len(value) > max_items and type(value[0]) is not int:
+        raise TooManyItems(
+            f"input has {len(value)} items; this server takes at most {max_items} in one request: send it in parts",
+            param="input",
+        )
     kinds = set(map(type, value))
     if kinds == {int}:
         return [value]
@@ -29,11 +35,6 @@ def items_of(value: Any, max_items: int) -> list[Item]:
         wrong = next(i for i, token in enumerate(value) if type(token) is not int)
         raise _wrong(
             wrong, f"input[{wrong}] is {kind_of(value[wrong])}, but the list begins with token ids, which are integers"
-        )
-    if len(value) > max_items:
-        raise TooManyItems(
-            f"input has {len(value)} items; this server takes at most {max_items} in one request: send it in parts",
-            param="input",
         )
     if kinds != {str}:
         for index, item in enumerate(value):

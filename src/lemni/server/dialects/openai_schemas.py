@@ -92,6 +92,13 @@ class EmbeddingsBody(BaseModel):
     priority: Annotated[Priority | None, BeforeValidator(_lower)] = Field(
         None, description="bulk work yields to interactive work, which is the default."
     )
+    deadline_s: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds until the request is given up with status 504; at most the server's request_timeout_s, "
+        "which also holds if not given.",
+    )
     modality: Annotated[Literal["text"] | None, BeforeValidator(_lower)] = Field(
         None, description="Only text is embedded here."
     )
