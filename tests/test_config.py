@@ -181,6 +181,12 @@ def test_only_our_keys_of_dotenv_are_looked_at(tmp_path: Path) -> None:
     assert load_settings({}, {}, tmp_path / "missing.env").server.port == 7997
 
 
+def test_a_broken_line_of_ours_in_dotenv_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'\.env: line 2 cannot be read: LEMNI_PORT="80'):
+        load_settings({}, {}, write(tmp_path / ".env", '# mine\nLEMNI_PORT="80\n'))
+    assert load_settings({}, {}, write(tmp_path / ".env", 'LEMNI_PORT=80\nOTHER="x\n')).server.port == 80
+
+
 def test_dotenv_does_not_look_at_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "leak")
     dotenv = write(tmp_path / ".env", "LEMNI_HOST=${SECRET}\n")

@@ -180,6 +180,11 @@ def test_models_of_both_caches_are_listed_and_removed(hub_server: FakeHub, setti
             ["2_Dense/model.safetensors", "model.safetensors"],
         ),
         (["onnx/model.onnx", "onnx/model.onnx_data", "onnx/b.onnx"], True, ["onnx/model.onnx", "onnx/model.onnx_data"]),
+        (
+            ["onnx/model.onnx", "onnx/Constant_7_attr__value", "onnx/model_int8.onnx", "pytorch_model.bin"],
+            False,
+            ["onnx/Constant_7_attr__value", "onnx/model.onnx"],
+        ),
         (["model.onnx", "pytorch_model.bin"], True, ["model.onnx"]),
         (["pytorch_model.bin", "rust_model.ot"], True, ["pytorch_model.bin"]),
         (["0_StaticEmbedding/model.safetensors"], False, ["0_StaticEmbedding/model.safetensors"]),

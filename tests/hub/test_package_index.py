@@ -9,7 +9,7 @@ import pytest
 
 from lemni import hub
 from lemni.config import DEFAULT_MODEL, HubSettings
-from lemni.errors import ModelLoadError, ModelNotFound
+from lemni.errors import ConfigError, ModelLoadError, ModelNotFound
 from lemni.hub import index as package_index
 from lemni.hub import known
 from lemni.hub.cache import Cache
@@ -334,3 +334,9 @@ def test_one_wheel_two_models(index: FakeIndex, settings: HubSettings) -> None:
         assert hub.TensorStore([path / "model.safetensors"]).numpy("x")[0, 0] == ord(name)
     with pytest.raises(ModelLoadError, match=r"no folder 'pack/c'; models are in: pack/a, pack/b"):
         hub.resolve("pypi:tiny-pack==1.0#pack/c", settings)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:abc", "htp://host/simple", "http:///simple"])
+def test_what_is_no_url_of_an_index(url: str) -> None:
+    with pytest.raises(ConfigError, match="index_url"):
+        index_settings(url)

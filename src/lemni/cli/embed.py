@@ -124,7 +124,7 @@ def _embedded(
     """Chunks and their vectors, in order; some chunks are under way while one is written."""
     waiting: deque[tuple[list[str], Handle]] = deque()
     try:
-        for start, chunk in _chunks(model, texts):
+        for start, chunk in _chunks(model, texts, options):
             if len(waiting) == _CHUNKS_IN_FLIGHT:
                 yield _finished(*waiting.popleft())
             request = Request(chunk, options, priority="bulk", first_item=start)
@@ -144,10 +144,10 @@ def _finished(chunk: list[str], handle: Handle) -> tuple[list[str], Vectors]:
     return chunk, handle.result().vectors
 
 
-def _chunks(model: DenseModel, texts: list[str]) -> Iterator[tuple[int, list[str]]]:
+def _chunks(model: DenseModel, texts: list[str], options: EmbedOptions) -> Iterator[tuple[int, list[str]]]:
     start, tokens = 0, 0
     for i, text in enumerate(texts):
-        estimate = model.estimate_tokens(text)
+        estimate = model.estimate_tokens(text, options)
         if i > start and (i - start == _CHUNK_TEXTS or tokens + estimate > _CHUNK_TOKENS):
             yield start, texts[start:i]
             start, tokens = i, 0

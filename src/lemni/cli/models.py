@@ -33,16 +33,17 @@ Examples:
 @click.command(cls=SectionCommand, epilog=PULL_EPILOG)
 @_name_argument
 @_revision_option
+@click.option("--trust-pickle", is_flag=True, help="Take pickled weights where there are no others. They can run code.")
 @_json_option
 @with_settings("Hub")
-def pull(settings: Settings, name: str, revision: str | None, as_json: bool) -> None:
+def pull(settings: Settings, name: str, revision: str | None, trust_pickle: bool, as_json: bool) -> None:
     """Download a model into the cache.
 
     An interrupted download goes on where it stopped; hashes are checked.
     """
     from lemni import hub
 
-    files = hub.pull(name, settings.hub, revision)
+    files = hub.pull(name, settings.hub, revision, trust_pickle=trust_pickle)
     if as_json:
         _print_json(asdict(files))
     else:

@@ -157,13 +157,18 @@ def _is_service_link(key: str, text: str) -> bool:
 
 
 def _read_dotenv(path: Path) -> Mapping[str, str | None]:
-    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
     try:
-        # Interpolation would read the process's environment behind our back.
-        return dotenv_values(path, interpolate=False, encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+    for binding in bindings:
+        if binding.error and "LEMNI_" in binding.original.string:  # other programs' lines are not our business
+            line = binding.original.string.strip().splitlines()[0]
+            raise ConfigError(f"{path}: line {binding.original.line} cannot be read: {line}")
+    return {binding.key: binding.value for binding in bindings if binding.key is not None}
 
 
 def _from_yaml(path: Path) -> _Layer:

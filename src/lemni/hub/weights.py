@@ -36,7 +36,11 @@ LAYOUTS = (
     Layout("safetensors", "model.safetensors", ("model.safetensors",)),
     Layout("safetensors", "model.safetensors.index.json", ("model-*-of-*.safetensors",), sharded=True),
     Layout("safetensors", "*.safetensors", ("*.safetensors",)),
-    Layout("onnx", "onnx/model.onnx", ("onnx/model.onnx", "onnx/model.onnx_data*", "onnx/model.onnx.data")),
+    Layout(
+        "onnx",
+        "onnx/model.onnx",
+        ("onnx/model.onnx", "onnx/model.onnx_data*", "onnx/model.onnx.data", "onnx/Constant_*"),
+    ),
     Layout("onnx", "model.onnx", ("model.onnx", "model.onnx_data*", "model.onnx.data")),
     Layout("onnx", "*.onnx", ("*.onnx", "*.onnx_data*", "*.onnx.data")),
     Layout("onnx", "onnx/*.onnx", ("onnx/*.onnx", "onnx/*.onnx_data*", "onnx/*.onnx.data")),
