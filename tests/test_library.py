@@ -216,3 +216,11 @@ def test_closing_frees_the_weights(minilm: ModelFiles) -> None:
     gc.collect()
     assert all(weight() is None for weight in weights)
     model.close()
+
+
+def test_cut_texts_are_never_silent(model: lemni.Embedder, caplog: pytest.LogCaptureFixture) -> None:
+    model.embed(["short", "word " * 300, "word " * 400])
+    assert "2 of 3 texts were cut to 256 tokens" in caplog.text
+    caplog.clear()
+    model.embed(["short"])
+    assert caplog.text == ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import threading
 import time
 from collections import deque
@@ -26,6 +27,8 @@ from lemni.loading import load_model
 from lemni.tasks.dense import DenseModel
 from lemni.tasks.tokenizer import no_item
 from lemni.types import EmbedOptions, Item, Priority, Request, Truncate
+
+logger = logging.getLogger(__name__)
 
 # Long lists go to the engine in parts, so that memory stays bounded and a list may be longer than its queue.
 _PART = 512
@@ -197,23 +200,30 @@ class Embedder:
             for part in self._parts(items, options, priority):
                 if len(handles) == _PARTS_IN_FLIGHT:
                     yield handles[0]
-                    parts.append(handles.popleft().result().vectors)
+                    parts.append(self._taken(handles.popleft()))
                 while isinstance(answer := self._submit(part, until, deadline_s), float):
                     if handles:
                         yield handles[0]
-                        parts.append(handles.popleft().result().vectors)
+                        parts.append(self._taken(handles.popleft()))
                     else:
                         yield answer
                 handles.append(answer)
             while handles:
                 yield handles[0]
-                parts.append(handles.popleft().result().vectors)
+                parts.append(self._taken(handles.popleft()))
         finally:
             for handle in handles:
                 handle.cancel()
         if not parts:
             return np.zeros((0, options.dimensions or self.card.dimensions), dtype=np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _taken(self, handle: Handle) -> _Vectors:
+        result = handle.result()
+        if result.truncated:
+            message = "%d of %d texts were cut to %d tokens; truncate='error' refuses such texts"
+            logger.warning(message, len(result.truncated), len(result.vectors), self.card.max_length)
+        return result.vectors
 
     def _submit(self, part: Request, until: float, deadline_s: float) -> Handle | float:
         """The part's handle, or the seconds after which the full queue should have room."""

@@ -90,3 +90,9 @@ def test_what_is_no_text(tmp_path: Path) -> None:
     surrogate = tmp_path / "s.jsonl"
     surrogate.write_text(r'{"text": "\ud800"}')
     assert "text 1 is not valid Unicode" in refused(str(surrogate))
+
+
+def test_what_looks_like_a_file_must_be_one() -> None:
+    assert "no such file (--literal" in refused("nofile.txt")
+    assert read("see nofile.txt", "v1.2") == ["see nofile.txt", "v1.2"]
+    assert read("nofile.txt", literal=True) == ["nofile.txt"]

@@ -215,3 +215,11 @@ print(sorted(heavy))
 """
     done = subprocess.run([sys.executable, "-c", code, str(minilm.path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['importlib.metadata']")  # pydantic's own
+
+
+def test_a_hub_that_cannot_be_reached_is_one_of_the_places_tried(
+    settings: HubSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelNotFound, match=r"Hugging Face hub: cannot be reached"):
+        hub.resolve("org/anything", settings)

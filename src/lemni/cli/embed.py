@@ -17,10 +17,10 @@ import click
 
 from lemni.cli.options import SectionCommand, with_settings
 from lemni.errors import ConfigError, InvalidRequest
-from lemni.types import EmbedOptions, Request
+from lemni.types import EmbedOptions, EmbedResult, Request
 
 if TYPE_CHECKING:
-    from lemni.cli.vectors import Vectors, Writer
+    from lemni.cli.vectors import Writer
     from lemni.config import Settings
     from lemni.engine.core import Engine
     from lemni.engine.job import Handle
@@ -113,14 +113,19 @@ def _run(settings: Settings, texts: list[str], options: EmbedOptions, writer: Wr
             Engine({model.card.name: model}, settings.engine) as engine,
             tqdm(total=len(texts), unit=" texts", disable=not show, file=sys.stderr) as bar,
         ):
-            for chunk, vectors in _embedded(engine, model, texts, options):
-                writer.write(chunk, vectors)
+            cut = 0
+            for chunk, result in _embedded(engine, model, texts, options):
+                writer.write(chunk, result.vectors)
                 bar.update(len(chunk))
+                cut += len(result.truncated)
+        if cut:
+            limit = f"{model.card.max_length} tokens; --truncate error refuses such texts"
+            click.echo(f"lemni: note: {cut} of {len(texts)} texts were cut to {limit}", err=True)
 
 
 def _embedded(
     engine: Engine, model: DenseModel, texts: list[str], options: EmbedOptions
-) -> Iterator[tuple[list[str], Vectors]]:
+) -> Iterator[tuple[list[str], EmbedResult]]:
     """Chunks and their vectors, in order; some chunks are under way while one is written."""
     waiting: deque[tuple[list[str], Handle]] = deque()
     try:
@@ -140,8 +145,8 @@ def _embedded(
         raise InvalidRequest(error.message.replace(f"input[{error.item}]", name)) from error
 
 
-def _finished(chunk: list[str], handle: Handle) -> tuple[list[str], Vectors]:
-    return chunk, handle.result().vectors
+def _finished(chunk: list[str], handle: Handle) -> tuple[list[str], EmbedResult]:
+    return chunk, handle.result()
 
 
 def _chunks(model: DenseModel, texts: list[str], options: EmbedOptions) -> Iterator[tuple[int, list[str]]]:

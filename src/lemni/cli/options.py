@@ -114,6 +114,9 @@ def _start_logging(settings: Settings, *, quiet: bool) -> None:
     asked = "log_level" in settings.server.model_fields_set
     level = "warning" if quiet and not asked else settings.server.log_level
     logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if level != "debug":
+        for client in ("httpx", "httpx2"):  # a line for every request of a download
+            logging.getLogger(client).setLevel(logging.WARNING)
 
 
 def _option(name: str, info: FieldInfo, section: str) -> click.Option:

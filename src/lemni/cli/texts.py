@@ -10,15 +10,17 @@ from typing import BinaryIO
 import click
 
 _JSON_LINES = (".jsonl", ".ndjson")
+_TEXT = (".txt", ".md", ".text", *_JSON_LINES)
 _NOT_TEXT = (".npy", ".npz", ".parquet", ".csv", ".json", ".gz", ".zip", ".zst", ".pdf", ".docx")
 
 
 def read_texts(arguments: Iterable[str], stdin: BinaryIO, field: str, *, literal: bool) -> list[str]:
     """The texts that the arguments stand for, in their order.
 
-    `-` stands for the lines of `stdin`, an existing file for its lines, and anything else for itself; with `literal`
-    every argument stands for itself. Of a .jsonl file each line's `field` is read, and blank lines are skipped; of any
-    other file an empty line is an empty text, so that vectors and lines stay in step.
+    `-` stands for the lines of `stdin`, an existing file for its lines, and anything else for itself, but what looks
+    like the name of a file must be one; with `literal` every argument stands for itself. Of a .jsonl file each line's
+    `field` is read, and blank lines are skipped; of any other file an empty line is an empty text, so that vectors and
+    lines stay in step.
 
     Raises:
         click.UsageError: a file that cannot be read as texts.
@@ -31,6 +33,8 @@ def read_texts(arguments: Iterable[str], stdin: BinaryIO, field: str, *, literal
             texts += _lines("standard input", stdin.read())
         elif _is_file(argument):
             texts += _file(Path(argument), field)
+        elif argument.endswith((*_TEXT, *_NOT_TEXT)) and not any(character.isspace() for character in argument):
+            raise click.UsageError(f"{argument}: no such file (--literal embeds the name itself)")
         else:
             texts.append(argument)
     for number, text in enumerate(texts, 1):

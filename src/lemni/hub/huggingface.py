@@ -221,4 +221,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _is_transport_error(error: Exception) -> bool:
-    return type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3")
+    return type(error).__module__.partition(".")[0] in (
+        *("httpx", "httpx2", "httpcore", "httpcore2"),  # huggingface_hub 1 and 2
+        *("requests", "urllib3"),  # before
+    )

@@ -14,6 +14,8 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from packaging.utils import BuildTag, InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from lemni.errors import ModelNotFound
+
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
 
@@ -77,7 +79,11 @@ def choose(links: Iterable[Link], package: str, version: str | None) -> Link | N
     """The wheel to take: of the pinned version, else of the newest that is neither yanked nor a pre-release."""
     links = [link for link in links if link.package == canonicalize_name(package)]
     if version is not None:
-        links = [link for link in links if link.version == Version(version)]
+        try:
+            wanted = Version(version)
+        except InvalidVersion:
+            raise ModelNotFound(f"{version!r} is not a version") from None
+        links = [link for link in links if link.version == wanted]
     else:
         links = [link for link in links if not link.yanked]
         links = [link for link in links if not link.version.is_prerelease] or links
