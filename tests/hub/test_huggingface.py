@@ -220,6 +220,7 @@ print(sorted(heavy))
 def test_a_hub_that_cannot_be_reached_is_one_of_the_places_tried(
     settings: HubSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ModelNotFound, match=r"Hugging Face hub: cannot be reached"):
         hub.resolve("org/anything", settings)
