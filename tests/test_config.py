@@ -182,9 +182,17 @@ def test_only_our_keys_of_dotenv_are_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_broken_line_of_ours_in_dotenv_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r'\.env: line 2 cannot be read: LEMNI_PORT="80'):
+    with pytest.raises(ConfigError, match=r"\.env: line 2 cannot be read: LEMNI_PORT "):
         load_settings({}, {}, write(tmp_path / ".env", '# mine\nLEMNI_PORT="80\n'))
     assert load_settings({}, {}, write(tmp_path / ".env", 'LEMNI_PORT=80\nOTHER="x\n')).server.port == 80
+
+
+def test_a_line_of_ours_in_dotenv_that_cannot_be_read(tmp_path: Path) -> None:
+    dotenv = write(tmp_path / ".env", "OTHER=x\nLEMNI_API_KEY='secret\n")
+    message = refused(dotenv=dotenv)
+    assert message == f"{dotenv}: line 2 cannot be read: LEMNI_API_KEY (is a quote left open?)"
+    assert "secret" not in message
+    assert load_settings({}, {}, write(tmp_path / ".env", 'OTHER="x\nLEMNI_PORT=5000\n')).server.port == 5000
 
 
 def test_dotenv_does_not_look_at_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

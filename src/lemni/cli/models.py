@@ -90,8 +90,7 @@ def show(settings: Settings, name: str, revision: str | None, as_json: bool) -> 
     """
     from lemni import hub
 
-    offline = settings.hub.model_copy(update={"offline": True})
-    facts = _facts(hub.describe(hub.resolve(name, offline, revision)))
+    facts = _facts(hub.describe(hub.locate(name, settings.hub, revision)))
     if as_json:
         _print_json(facts)
         return

@@ -166,8 +166,10 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     for binding in bindings:
         if binding.error and "LEMNI_" in binding.original.string:  # other programs' lines are not our business
-            line = binding.original.string.strip().splitlines()[0]
-            raise ConfigError(f"{path}: line {binding.original.line} cannot be read: {line}")
+            # Its value is not shown: it may be a key.
+            name = re.search(r"LEMNI_\w*", binding.original.string)
+            shown = f"{name[0] if name else PREFIX} (is a quote left open?)"
+            raise ConfigError(f"{path}: line {binding.original.line} cannot be read: {shown}")
     return {binding.key: binding.value for binding in bindings if binding.key is not None}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lemni.hub.cache import CachedFile, CachedModel
 from lemni.hub.describe import describe
-from lemni.hub.places import list_models, pull, remove_model, resolve, show_model
+from lemni.hub.places import list_models, locate, pull, remove_model, resolve, show_model
 from lemni.hub.spec import DenseLayer, ModelFiles, ModelSpec, PoolingMode
 from lemni.hub.tensors import TensorStore
 
@@ -22,6 +22,7 @@ __all__ = [
     "TensorStore",
     "describe",
     "list_models",
+    "locate",
     "pull",
     "remove_model",
     "resolve",

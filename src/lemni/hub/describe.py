@@ -171,7 +171,12 @@ def _read_dense(found: _Modules, path: Path) -> None:
     weights = weight_files(path, "safetensors")
     if not weights:
         pickled = weight_files(path, "pickle")
-        hint = f": only {pickled[0].name} is there, and pickled Dense layers are not loaded" if pickled else ""
+        hint = (
+            f": only {pickled[0].name} is there, and pickled Dense layers are not loaded, "
+            "not even with --trust-pickle; save the model with safetensors"
+            if pickled
+            else ""
+        )
         raise ModelLoadError(f"{path}: no model.safetensors for the Dense module{hint}")
     try:
         sizes = int(config["in_features"]), int(config["out_features"])

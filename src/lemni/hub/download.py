@@ -55,6 +55,9 @@ def fetch(
     show = sys.stderr.isatty() if progress is None else progress
     if sha256 is None:
         part.unlink(missing_ok=True)  # nothing would tell a wrong continuation
+    elif part.exists() and size in (None, part.stat().st_size) and file_sha256(part) == sha256:
+        part.replace(target)  # all had come, and only this step was missing
+        return
     resumed = part.exists() and part.stat().st_size > 0
     _receive(client, url, part, target.name, size, show)
     if sha256 is not None and (found := file_sha256(part)) != sha256:
@@ -136,3 +139,5 @@ def _stream(client: httpx.Client, url: str, part: Path, have: int, bar: tqdm[Any
                     bar.update(len(chunk))
     except httpx.TransportError as error:
         raise _Interrupted(str(error) or type(error).__name__) from error
+    except (httpx.RequestError, httpx.InvalidURL) as error:
+        raise DownloadError(f"{redact(url)}: {error or type(error).__name__}") from error

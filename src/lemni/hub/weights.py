@@ -36,14 +36,10 @@ LAYOUTS = (
     Layout("safetensors", "model.safetensors", ("model.safetensors",)),
     Layout("safetensors", "model.safetensors.index.json", ("model-*-of-*.safetensors",), sharded=True),
     Layout("safetensors", "*.safetensors", ("*.safetensors",)),
-    Layout(
-        "onnx",
-        "onnx/model.onnx",
-        ("onnx/model.onnx", "onnx/model.onnx_data*", "onnx/model.onnx.data", "onnx/Constant_*"),
-    ),
+    Layout("onnx", "onnx/model.onnx", ("onnx/*",)),
     Layout("onnx", "model.onnx", ("model.onnx", "model.onnx_data*", "model.onnx.data")),
     Layout("onnx", "*.onnx", ("*.onnx", "*.onnx_data*", "*.onnx.data")),
-    Layout("onnx", "onnx/*.onnx", ("onnx/*.onnx", "onnx/*.onnx_data*", "onnx/*.onnx.data")),
+    Layout("onnx", "onnx/*.onnx", ("onnx/*",)),
     Layout("pickle", "pytorch_model.bin", ("pytorch_model.bin",)),
     Layout("pickle", "pytorch_model.bin.index.json", ("pytorch_model-*-of-*.bin",), sharded=True),
 )
@@ -61,6 +57,15 @@ def find(names: Iterable[str], kind: str) -> Layout | None:
     """The first layout of this kind that a folder with these relative names has."""
     names = list(names)
     return next((row for row in LAYOUTS if row.kind == kind and match(names, row.pattern)), None)
+
+
+def parts_of(names: Iterable[str], row: Layout) -> set[str]:
+    """All names that belong to a layout. External data of an ONNX file may have any name, but not another's."""
+    names = list(names)
+    found = {name for pattern in (row.pattern, *row.parts) for name in match(names, pattern)}
+    marks = match(names, row.pattern)
+    others = [name for name in found if name.endswith(".onnx") and name not in marks]
+    return {name for name in found if not any(name.startswith(other) for other in others)}
 
 
 def weight_files(folder: Path, kind: str) -> tuple[Path, ...]:
