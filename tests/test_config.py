@@ -12,13 +12,14 @@ from lemni.config import (
     DEFAULT_MODEL,
     EngineSettings,
     HubSettings,
+    MediaSettings,
     ModelSettings,
     ServerSettings,
     Settings,
 )
 from lemni.errors import ConfigError
 
-SECTIONS = (ModelSettings, EngineSettings, ServerSettings, HubSettings)
+SECTIONS = (ModelSettings, EngineSettings, ServerSettings, HubSettings, MediaSettings)
 
 
 def write(path: Path, text: str) -> Path:
@@ -93,6 +94,8 @@ def test_every_field_can_be_set_in_each_source(section: type[Any], tmp_path: Pat
         "truncate": "left",
         "log_level": "error",
         "cache_dir": "/somewhere",
+        "media_urls": "listed",
+        "media_allow_hosts": "example.org,10.0.0.0/8",
     }
     for name, info in section.model_fields.items():
         value = samples.get(name) or ("true" if info.annotation is bool else "17")
@@ -106,7 +109,8 @@ def test_every_field_can_be_set_in_each_source(section: type[Any], tmp_path: Pat
         assert expected != section.model_validate({})
         for source in sources:
             settings = load_settings(**{"flags": {}, "environ": {}, **source})
-            assert expected in (*settings.models, settings.engine, settings.server, settings.hub), (name, source)
+            sections = (*settings.models, settings.engine, settings.server, settings.hub, settings.media)
+            assert expected in sections, (name, source)
 
 
 def test_a_yaml_file_describes_several_models(tmp_path: Path) -> None:
@@ -306,6 +310,22 @@ def test_a_bad_value_names_its_source_the_value_and_what_is_allowed(
     assert refused(environ={variable: value}) == f"{variable}: {value!r} is not allowed: {reason}"
     dotenv = write(tmp_path / ".env", f"{variable}={value}\n")
     assert refused(dotenv=dotenv) == f"{dotenv}: {variable}: {value!r} is not allowed: {reason}"
+
+
+def test_hosts_to_fetch_from_are_a_list_or_a_text_with_commas(tmp_path: Path) -> None:
+    hosts = ("example.org", "*.cdn.example", "127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8", "minio", "0x7f.test")
+    given = "Example.org, *.cdn.example, 127.0.0.1,10.0.0.0/8,[::1],fd00::/8,minio,0x7f.test,"
+    assert load_settings({"media_allow_hosts": given}, {}).media.media_allow_hosts == hosts
+    yaml = write(tmp_path / "lemni.yaml", f"media_allow_hosts: {list(hosts)}\n")
+    assert load_settings({}, {}, None, yaml).media.media_allow_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "host", ["http://a.test", "a.test:80", "*", "a.*.test", "10.0.0.1/8", "10.0.0", "1.2.3.400", "127", "münchen.de"]
+)
+def test_what_is_no_host_to_fetch_from(host: str) -> None:
+    message = refused({"media_allow_hosts": f"a.test,{host}"})
+    assert f"{host!r} should be a host name in ASCII, *.domain, an address or a network" in message
 
 
 def test_all_bad_values_of_a_section_are_named() -> None:

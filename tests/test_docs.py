@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lemni.config import EngineSettings, HubSettings, ModelSettings, ServerSettings
+from lemni.config import EngineSettings, HubSettings, MediaSettings, ModelSettings, ServerSettings
 from lemni.families import FAMILIES
 from lemni.runtimes import RUNTIMES
 
@@ -19,7 +19,7 @@ def test_every_setting_is_listed_with_its_default_and_meaning() -> None:
     rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in page("configuration.md")]
     listed = [row for row in rows if len(row) == 3 and row[0].startswith("`")]
     expected = []
-    for section in (ModelSettings, EngineSettings, ServerSettings, HubSettings):
+    for section in (ModelSettings, EngineSettings, ServerSettings, HubSettings, MediaSettings):
         for name, field in section.model_fields.items():
             default = str(field.default).lower() if isinstance(field.default, bool) else field.default
             expected.append((f"`{name}`", "" if default is None else f"`{default}`", field.description))

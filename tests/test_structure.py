@@ -22,6 +22,7 @@ LAYERS = [
     "devices",
     "engine",
     "tasks",
+    "media",
     "runtimes",
     "families",
     "ops",

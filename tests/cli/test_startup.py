@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import lemni as package
 from lemni.cli.app import COMMANDS, app
-from lemni.config import EngineSettings, HubSettings, ModelSettings, ServerSettings
+from lemni.config import EngineSettings, HubSettings, MediaSettings, ModelSettings, ServerSettings
 
 from .command import COMMAND, environment, error_line, lemni
 
@@ -58,7 +58,7 @@ def test_help_lists_every_command_and_examples() -> None:
 @pytest.mark.parametrize(
     ("command", "sections", "left_out"),
     [
-        ("serve", (ModelSettings, EngineSettings, ServerSettings, HubSettings), {"model"}),
+        ("serve", (ModelSettings, EngineSettings, ServerSettings, HubSettings, MediaSettings), {"model"}),
         (
             "embed",
             (ModelSettings, EngineSettings, HubSettings),

@@ -22,13 +22,14 @@ from pydantic.fields import FieldInfo
 
 from lemni.cli.completion import complete_model
 from lemni.cli.settings import DOTENV, PREFIX, load_settings
-from lemni.config import EngineSettings, HubSettings, ModelSettings, ServerSettings, Settings
+from lemni.config import EngineSettings, HubSettings, MediaSettings, ModelSettings, ServerSettings, Settings
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "Model": ModelSettings,
     "Engine": EngineSettings,
     "Server": ServerSettings,
     "Hub": HubSettings,
+    "Media": MediaSettings,
 }
 # What a field's option has beyond what its type says.
 _SHORT_FLAGS = {"model": "-m"}

@@ -38,7 +38,7 @@ Options of a model hold for all models. A MODEL that the file describes keeps wh
 
 @click.command(cls=SectionCommand, epilog=EPILOG)
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
-@with_settings("Model", "Engine", "Server", "Hub", leave_out=("model",))
+@with_settings("Model", "Engine", "Server", "Hub", "Media", leave_out=("model",))
 def serve(settings: Settings) -> None:
     """Serve models over HTTP, with the API of OpenAI.
 

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lemni.config import DEFAULT_MODEL, EngineSettings, HubSettings, ModelSettings, ServerSettings, Settings
+from lemni.config import (
+    DEFAULT_MODEL,
+    EngineSettings,
+    HubSettings,
+    MediaSettings,
+    ModelSettings,
+    ServerSettings,
+    Settings,
+)
 from lemni.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,12 +35,11 @@ DOTENV = Path(".env")
 """Read in the working directory, as other programs do."""
 
 _MODEL_FIELDS = tuple(ModelSettings.model_fields)
-_COMMON_FIELDS = (*EngineSettings.model_fields, *ServerSettings.model_fields, *HubSettings.model_fields, "debug")
+_COMMON_SECTIONS = (EngineSettings, ServerSettings, HubSettings, MediaSettings)
+_COMMON_FIELDS = (*(name for section in _COMMON_SECTIONS for name in section.model_fields), "debug")
 _FILE_FIELDS = ("models", *_MODEL_FIELDS, *_COMMON_FIELDS)
 _VARIABLES = ("config", *_FILE_FIELDS)
-_SECRETS = tuple(
-    name for section in (ServerSettings, HubSettings) for name, info in section.model_fields.items() if not info.repr
-)
+_SECRETS = tuple(name for section in _COMMON_SECTIONS for name, info in section.model_fields.items() if not info.repr)
 # Kubernetes puts these into every container when a service is called lemni.
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
@@ -106,6 +113,7 @@ def load_settings(
             engine=_check(EngineSettings, values),
             server=_check(ServerSettings, values),
             hub=_check(HubSettings, values),
+            media=_check(MediaSettings, values),
             **{name: given.value for name, given in values.items() if name == "debug"},
         )
     except ValidationError as error:
