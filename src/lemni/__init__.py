@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from lemni.engine import Engine
     from lemni.errors import LemniError
     from lemni.library import Embedder, load
-    from lemni.types import EmbedOptions, EmbedResult, ModelCard, Request
+    from lemni.types import ModelCard, Options, Request, Result
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EmbedOptions": "lemni.types",
-    "EmbedResult": "lemni.types",
+    "Options": "lemni.types",
+    "Result": "lemni.types",
     "Embedder": "lemni.library",
     "Engine": "lemni.engine",
     "LemniError": "lemni.errors",
@@ -32,7 +32,7 @@ _HOMES = {
     "load": "lemni.library",
 }
 
-__all__ = ["EmbedOptions", "EmbedResult", "Embedder", "Engine", "LemniError", "ModelCard", "Request", "load"]
+__all__ = ["Embedder", "Engine", "LemniError", "ModelCard", "Options", "Request", "Result", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -140,6 +140,9 @@ class ServerSettings(_Settings):
     api_key: str | None = Field(
         None, min_length=1, repr=False, description="Bearer token that clients must send; none if not given."
     )
+    any_model_name: bool = Field(
+        False, description="With one model, answer whatever model name a client sends; else an unknown one is a 404."
+    )
     max_items: int = Field(2048, ge=1, description="Items in one request.")
     max_body_mib: float = Field(64.0, gt=0, description="Size of one request body, in MiB.")
     drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that running requests get on SIGTERM.")

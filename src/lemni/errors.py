@@ -4,7 +4,8 @@
     ├── InvalidRequest          400  what the caller sent is wrong
     │   ├── InputTooLong        400  an item has more tokens than the model takes, and truncation is off
     │   ├── TooManyItems        400  more items in one request than the limit
-    │   └── InvalidTokenIds     400  token ids that the served vocabulary does not have
+    │   ├── InvalidTokenIds     400  token ids that the served vocabulary does not have
+    │   └── TaskNotSupported    400  the model cannot do what is asked, such as reranking with a classifier
     ├── Unauthorized            401  API key missing or wrong
     ├── UnknownModel            404  the model is not served here
     ├── PayloadTooLarge         413  the body is over the limit
@@ -73,6 +74,10 @@ class TooManyItems(InvalidRequest):
 
 class InvalidTokenIds(InvalidRequest):
     code = "invalid_token_ids"
+
+
+class TaskNotSupported(InvalidRequest):
+    code = "task_not_supported"
 
 
 class Unauthorized(LemniError):

@@ -24,9 +24,9 @@ from lemni.config import DEFAULT_MODEL, EngineSettings, HubSettings, ModelSettin
 from lemni.engine import Engine, Handle
 from lemni.errors import ConfigError, DeadlineExceeded, InvalidRequest, LemniError, Overloaded
 from lemni.loading import load_model
-from lemni.tasks.dense import DenseModel
+from lemni.tasks.model import LoadedModel
 from lemni.tasks.tokenizer import no_item
-from lemni.types import EmbedOptions, Item, Priority, Request, Truncate
+from lemni.types import InputType, Item, Options, Priority, Request, Truncate
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _section(section: type[_Section], settings: dict[str, Any]) -> _Section:
 class Embedder:
     """A loaded model. Thread-safe. Close it, or use it as a context manager, to free its memory and threads."""
 
-    def __init__(self, model: DenseModel, settings: EngineSettings) -> None:
+    def __init__(self, model: LoadedModel, settings: EngineSettings) -> None:
         self.card = model.card
         self._model = model
         self._settings = settings
@@ -101,6 +101,7 @@ class Embedder:
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        input_type: InputType | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
         truncate: Truncate | None = None,
@@ -113,6 +114,7 @@ class Embedder:
             texts: one text, or a list of texts or token id lists.
             prompt_name: one of the model's prompts, such as "query"; see `card.prompts`.
             prompt: text to put before every text instead.
+            input_type: "query" or "document": takes the model's prompt for it, if it has one.
             dimensions: keep the first N values and normalise again.
             normalize: unit length or raw; default is what the model does.
             truncate: "right", "left", or "error" to refuse texts over `card.max_length`.
@@ -126,7 +128,7 @@ class Embedder:
             InvalidRequest: and its kinds; the message names the item.
             DeadlineExceeded: not done within `deadline_s`.
         """
-        options = EmbedOptions(dimensions, normalize, prompt, prompt_name, truncate)
+        options = Options(dimensions, normalize, prompt, prompt_name, input_type, truncate)
         steps = self._steps(texts, options, priority, deadline_s)
         try:
             while True:
@@ -147,6 +149,7 @@ class Embedder:
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        input_type: InputType | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
         truncate: Truncate | None = None,
@@ -154,7 +157,7 @@ class Embedder:
         deadline_s: float | None = None,
     ) -> NDArray[np.float32]:
         """`embed` for async code: cancelling the task cancels the work."""
-        options = EmbedOptions(dimensions, normalize, prompt, prompt_name, truncate)
+        options = Options(dimensions, normalize, prompt, prompt_name, input_type, truncate)
         steps = self._steps(texts, options, priority, deadline_s)
         try:
             while True:
@@ -184,9 +187,7 @@ class Embedder:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _steps(
-        self, texts: str | Seq[Item], options: EmbedOptions, priority: Priority, deadline_s: float | None
-    ) -> _Steps:
+    def _steps(self, texts: str | Seq[Item], options: Options, priority: Priority, deadline_s: float | None) -> _Steps:
         """The whole of `embed`, except waiting: yields a handle to wait for, or seconds to sleep; returns the vectors.
 
         A part that finds the queue full comes again when an earlier one is done, or when the queue should have room.
@@ -215,7 +216,7 @@ class Embedder:
             for handle in handles:
                 handle.cancel()
         if not parts:
-            return np.zeros((0, options.dimensions or self.card.dimensions), dtype=np.float32)
+            return np.zeros((0, options.dimensions or self.card.dimensions or 0), dtype=np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _taken(self, handle: Handle) -> _Vectors:
@@ -235,9 +236,9 @@ class Embedder:
         except Overloaded as full:
             return float(min(full.retry_after_s or 1.0, left_s))
 
-    def _checked(self, texts: Any, options: EmbedOptions, priority: Any, deadline_s: Any) -> Seq[Item]:
+    def _checked(self, texts: Any, options: Options, priority: Any, deadline_s: Any) -> Seq[Item]:
         """The items. What the engine would not see, or see as something else, is refused here."""
-        self._model.validate(options)
+        self._model.validate(Request((), options))
         if priority not in get_args(Priority):
             raise InvalidRequest(f"priority is {priority!r}; it must be 'interactive' or 'bulk'", param="priority")
         if deadline_s is not None and (
@@ -256,16 +257,17 @@ class Embedder:
         items: Seq[Item] = texts  # type: ignore[assignment]
         return items
 
-    def _parts(self, items: Seq[Item], options: EmbedOptions, priority: Priority) -> Iterator[Request]:
+    def _parts(self, items: Seq[Item], options: Options, priority: Priority) -> Iterator[Request]:
         most = self._settings.max_queue_tokens // _PARTS_PER_QUEUE
         start, tokens = 0, 0
         for stop, item in enumerate(items):
-            if error := no_item(item, stop):
+            if error := no_item(item, f"input[{stop}]"):
+                error.item, error.param = stop, "input"
                 raise error
-            estimate = self._model.estimate_tokens(item, options)
+            estimate = self._model.estimate_tokens(item, Request((), options))
             if stop > start and (stop - start == _PART or tokens + estimate > most):
-                yield Request(items[start:stop], options, priority, first_item=start)
+                yield Request(items[start:stop], options, priority=priority, first_item=start)
                 start, tokens = stop, 0
             tokens += estimate
         if start < len(items):
-            yield Request(items[start:], options, priority, first_item=start)
+            yield Request(items[start:], options, priority=priority, first_item=start)

@@ -9,8 +9,6 @@ import dataclasses
 import logging
 from collections.abc import Callable
 
-import numpy as np
-
 from lemni.config import EngineSettings, HubSettings, ModelSettings
 from lemni.devices import choose_devices, choose_dtype
 from lemni.errors import ConfigError, ModelLoadError
@@ -20,10 +18,10 @@ from lemni.hub import ModelSpec, TensorStore, describe, resolve
 from lemni.ops.base import Ops
 from lemni.runtimes import open_backend
 from lemni.runtimes.base import Backend, BackendOptions, Blueprint, Encoder
-from lemni.tasks.dense import DenseModel
-from lemni.tasks.head import dense_head
-from lemni.tasks.tokenizer import Tokenizer
-from lemni.types import ModelCard, PackedBatch, Sequence
+from lemni.tasks import kind_module
+from lemni.tasks.base import Loaded, Parts
+from lemni.tasks.model import LoadedModel
+from lemni.types import ModelCard
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +29,7 @@ logger = logging.getLogger(__name__)
 _LONGEST = 32768
 
 
-def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -> DenseModel:
+def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -> LoadedModel:
     """Find, read and compile one model.
 
     Raises:
@@ -60,7 +58,7 @@ def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -
         trust_pickle=model.trust_pickle,
     )
     store = TensorStore(spec.weights)
-    backend = open_backend(runtime, Blueprint(spec, _encoder(spec, store), dense_head(spec)), options)
+    backend = open_backend(runtime, Blueprint(spec, _encoder(spec, store), kind_module(spec.kind).heads(spec)), options)
     try:
         loaded = _assemble(model, spec, backend, store.parameters())
         store.release_pages()
@@ -77,21 +75,23 @@ def _encoder(spec: ModelSpec, store: TensorStore) -> Callable[[Ops], Encoder]:
     return build
 
 
-def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend, parameters: int) -> DenseModel:
+def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend, parameters: int) -> LoadedModel:
+    name = model.served_name or _served_name(spec)
     longest = _max_length(model.max_length, spec, backend.max_positions)
-    vocabulary = spec.config.get("vocab_size")
-    tokenizer = Tokenizer(spec, longest, vocabulary)
-    probe = backend.replica(0).run(PackedBatch.pack([Sequence(np.zeros(1, dtype=np.int32))]))
+    parts = Parts(name, spec, backend, longest, model.truncate, model.prompt_name)
+    loaded: Loaded = kind_module(spec.kind).load(parts)
     card = ModelCard(
-        name=model.served_name or _served_name(spec),
+        name=name,
         model_id=spec.files.id,
         revision=spec.files.revision,
         source=spec.files.source,
         architecture=next(iter(spec.architectures), spec.model_type),
-        task="embed",
-        dimensions=spec.truncate_dim or int(probe.shape[1]),
+        tasks=tuple(loaded.tasks),
+        modalities=loaded.modalities,
+        labels=loaded.labels,
+        dimensions=loaded.dimensions,
         max_length=longest,
-        vocabulary=tokenizer.vocabulary,
+        vocabulary=loaded.tokenizer.vocabulary if loaded.tokenizer else int(spec.config.get("vocab_size") or 0),
         matryoshka_dimensions=spec.matryoshka_dimensions,
         prompts=spec.prompts,
         default_prompt_name=spec.default_prompt_name,
@@ -102,7 +102,7 @@ def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend, parameter
         dtype=backend.dtype,
         parameters=parameters,
     )
-    return DenseModel(card, spec, tokenizer, backend, truncate=model.truncate, prompt_name=model.prompt_name)
+    return LoadedModel(card, loaded, backend)
 
 
 def _served_name(spec: ModelSpec) -> str:

@@ -6,6 +6,7 @@ and memory stays bounded by the texts themselves.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -17,14 +18,14 @@ import click
 
 from lemni.cli.options import SectionCommand, with_settings
 from lemni.errors import ConfigError, InvalidRequest
-from lemni.types import EmbedOptions, EmbedResult, Request
+from lemni.types import Options, Request, Result
 
 if TYPE_CHECKING:
     from lemni.cli.vectors import Writer
     from lemni.config import Settings
     from lemni.engine.core import Engine
     from lemni.engine.job import Handle
-    from lemni.tasks.dense import DenseModel
+    from lemni.tasks.model import LoadedModel
 
 _CHUNK_TEXTS = 256
 _CHUNK_TOKENS = 16_384
@@ -87,7 +88,7 @@ def embed(
     rows = read_texts(texts, sys.stdin.buffer, field, literal=literal)
     if not rows:
         raise click.UsageError(f"there are no texts in {' '.join(texts)}")
-    options = EmbedOptions(dimensions=dimensions, normalize=normalize, prompt=prompt)
+    options = Options(dimensions=dimensions, normalize=normalize, prompt=prompt)
     if output is not None:
         destination: FileWriter | nullcontext[Writer] = FileWriter(output, len(rows))
     elif sys.stdout.isatty() and not as_json:
@@ -100,7 +101,7 @@ def embed(
         click.echo(f"{len(rows)} vectors in {output}", err=True)
 
 
-def _run(settings: Settings, texts: list[str], options: EmbedOptions, writer: Writer, progress: bool | None) -> None:
+def _run(settings: Settings, texts: list[str], options: Options, writer: Writer, progress: bool | None) -> None:
     from tqdm import tqdm
 
     from lemni.engine.core import Engine
@@ -108,13 +109,14 @@ def _run(settings: Settings, texts: list[str], options: EmbedOptions, writer: Wr
 
     show = sys.stderr.isatty() and len(texts) > _CHUNK_TEXTS if progress is None else progress
     with closing(load_model(settings.models[0], settings.hub, settings.engine)) as model:
-        model.validate(options)
+        request = Request((), options, priority="bulk")
+        model.validate(request)
         with (
             Engine({model.card.name: model}, settings.engine) as engine,
             tqdm(total=len(texts), unit=" texts", disable=not show, file=sys.stderr) as bar,
         ):
             cut = 0
-            for chunk, result in _embedded(engine, model, texts, options):
+            for chunk, result in _embedded(engine, model, texts, request):
                 writer.write(chunk, result.vectors)
                 bar.update(len(chunk))
                 cut += len(result.truncated)
@@ -124,15 +126,15 @@ def _run(settings: Settings, texts: list[str], options: EmbedOptions, writer: Wr
 
 
 def _embedded(
-    engine: Engine, model: DenseModel, texts: list[str], options: EmbedOptions
-) -> Iterator[tuple[list[str], EmbedResult]]:
+    engine: Engine, model: LoadedModel, texts: list[str], blank: Request
+) -> Iterator[tuple[list[str], Result]]:
     """Chunks and their vectors, in order; some chunks are under way while one is written."""
     waiting: deque[tuple[list[str], Handle]] = deque()
     try:
-        for start, chunk in _chunks(model, texts, options):
+        for start, chunk in _chunks(model, texts, blank):
             if len(waiting) == _CHUNKS_IN_FLIGHT:
                 yield _finished(*waiting.popleft())
-            request = Request(chunk, options, priority="bulk", first_item=start)
+            request = dataclasses.replace(blank, items=chunk, first_item=start)
             waiting.append((chunk, engine.submit(model.card.name, request)))
         while waiting:
             yield _finished(*waiting.popleft())
@@ -145,14 +147,14 @@ def _embedded(
         raise InvalidRequest(error.message.replace(f"input[{error.item}]", name)) from error
 
 
-def _finished(chunk: list[str], handle: Handle) -> tuple[list[str], EmbedResult]:
+def _finished(chunk: list[str], handle: Handle) -> tuple[list[str], Result]:
     return chunk, handle.result()
 
 
-def _chunks(model: DenseModel, texts: list[str], options: EmbedOptions) -> Iterator[tuple[int, list[str]]]:
+def _chunks(model: LoadedModel, texts: list[str], blank: Request) -> Iterator[tuple[int, list[str]]]:
     start, tokens = 0, 0
     for i, text in enumerate(texts):
-        estimate = model.estimate_tokens(text, options)
+        estimate = model.estimate_tokens(text, blank)
         if i > start and (i - start == _CHUNK_TEXTS or tokens + estimate > _CHUNK_TOKENS):
             yield start, texts[start:i]
             start, tokens = i, 0

@@ -28,7 +28,7 @@ from lemni.engine.slots import Slots
 from lemni.engine.status import ModelStatus
 from lemni.engine.tokenizing import Tokenizers
 from lemni.errors import UnknownModel
-from lemni.types import EmbedResult, ModelCard, Request
+from lemni.types import ModelCard, Request, Result
 
 
 class _Stages(NamedTuple):
@@ -94,7 +94,7 @@ class Engine:
         """
         return self._stages(name).served.submit(request)
 
-    async def embed(self, name: str, request: Request) -> EmbedResult:
+    async def embed(self, name: str, request: Request) -> Result:
         """`submit` and wait for the result. Cancelling the task cancels the request, queued or not."""
         return await asyncio.wrap_future(self.submit(name, request))
 

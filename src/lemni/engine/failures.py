@@ -7,7 +7,10 @@ import uuid
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
+
 from lemni.errors import InternalError, InvalidOutput, LemniError, Unavailable
+from lemni.types import Outputs
 
 log = logging.getLogger("lemni.engine")
 
@@ -35,3 +38,8 @@ def invalid_output(item: int | None) -> LemniError:
 
 def lost_twice(item: int | None) -> LemniError:
     return Unavailable(f"two replicas of the model died while they computed item {item}", item=item)
+
+
+def is_finite(row: Outputs) -> bool:
+    """Whether no output of the row has a NaN or an infinity."""
+    return all(bool(np.isfinite(array).all()) for array in row.values())

@@ -5,24 +5,22 @@ from __future__ import annotations
 import threading
 from queue import SimpleQueue
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lemni.engine import failures
 from lemni.engine.scheduler import Work
 from lemni.engine.served import ServedModel
+from lemni.types import Outputs
 
 
 class Finisher:
     def __init__(self, served: ServedModel) -> None:
         self._served = served
-        self._batches: SimpleQueue[tuple[list[Work], NDArray[np.float32]] | None] = SimpleQueue()
+        self._batches: SimpleQueue[tuple[list[Work], list[Outputs]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"lemni-{served.name}-finisher", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, works: list[Work], rows: NDArray[np.float32]) -> None:
+    def put(self, works: list[Work], rows: list[Outputs]) -> None:
         self._batches.put((works, rows))
 
     def close(self) -> None:

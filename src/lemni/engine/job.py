@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lemni.engine.fair import Share
-from lemni.engine.scheduler import Flow
-from lemni.types import EmbedResult, Request, Sequence
+from lemni.engine.scheduler import Flow, Place
+from lemni.types import Outputs, Request, Result, Row, Sequence
 
 if TYPE_CHECKING:
     from lemni.engine.alarm import Entry
     from lemni.engine.served import ServedModel
 
 
-class Handle(Future[EmbedResult]):
+class Handle(Future[Result]):
     """The caller's end of a request: a `concurrent.futures.Future` that can be cancelled until it is done.
 
     `result()` raises the LemniError that ended the request, or CancelledError. Callbacks run in an engine thread.
@@ -50,13 +47,12 @@ class Job(Share):
         flow: its place in the scheduler; set on admission.
         deadline: its alarm; set on admission.
         ended: somebody has ended it, or is about to. Changes once, under the lock of `served`.
-        token_counts: int32 [items].
     """
 
     __slots__ = (
         "_missing",
         "_rows",
-        "_truncated",
+        "_sequences",
         "deadline",
         "deadline_s",
         "ended",
@@ -66,7 +62,6 @@ class Job(Share):
         "next_item",
         "request",
         "served",
-        "token_counts",
     )
 
     flow: Flow
@@ -83,24 +78,26 @@ class Job(Share):
         self.next_item = 0
         self.ended = False
         self.handle = Handle(lambda: served.cancel(self))
-        self.token_counts = np.zeros(len(estimates), dtype=np.int32)
-        self._truncated: list[int] = []
-        self._rows: list[NDArray[np.float32] | None] = [None] * len(estimates)
-        self._missing = len(estimates)
+        self._sequences: list[list[Sequence]] = [[] for _ in estimates]
+        self._rows: list[list[Outputs | None]] = [[] for _ in estimates]
+        self._missing = len(estimates)  # rows, of an item that is not tokenised one
 
-    def tokenized(self, sequences: Iterable[tuple[int, Sequence, object]]) -> None:
-        for index, sequence, _ in sequences:
-            self.token_counts[index] = len(sequence)
-            if sequence.truncated:
-                self._truncated.append(index)
+    def tokenized(self, index: int, sequences: list[Sequence]) -> None:
+        """What item `index` has become: a row is missing for each of its sequences."""
+        self._sequences[index] = sequences
+        self._rows[index] = [None] * len(sequences)
+        self._missing += len(sequences) - 1
 
-    def fill(self, index: int, row: NDArray[np.float32]) -> bool:
-        """Item `index` is computed. Returns whether it was the last."""
-        self._rows[index] = row
+    def fill(self, place: Place, row: Outputs) -> bool:
+        """A sequence is computed. Returns whether it was the last."""
+        item, part = place
+        self._rows[item][part] = row
         self._missing -= 1
         return self._missing == 0
 
-    def finish(self) -> EmbedResult:
-        rows = [row for row in self._rows if row is not None]
-        vectors = self.served.model.finish(rows, self.request.options)
-        return EmbedResult(vectors, self.token_counts, tuple(sorted(self._truncated)))
+    def finish(self) -> Result:
+        items = [
+            [Row(sequence, row) for sequence, row in zip(sequences, rows, strict=True) if row is not None]
+            for sequences, rows in zip(self._sequences, self._rows, strict=True)
+        ]
+        return self.served.model.finish(items, self.request)

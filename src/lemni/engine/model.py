@@ -1,6 +1,6 @@
 """What the engine asks of a model. The engine knows no tokenizer, no pooling and no runtime library.
 
-`lemni.tasks.dense.DenseModel` is the real one; the engine's own tests use a toy.
+`lemni.tasks.model.LoadedModel` is the real one; the engine's own tests use a toy.
 """
 
 from __future__ import annotations
@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lemni.errors import LemniError
 from lemni.runtimes.base import Runtime
-from lemni.types import EmbedOptions, Item, ModelCard, Sequence
+from lemni.types import Item, ModelCard, Request, Result, Row, Sequence
 
 
 class Model(Protocol):
@@ -21,25 +18,25 @@ class Model(Protocol):
 
     card: ModelCard
 
-    def validate(self, options: EmbedOptions) -> None:
-        """Refuse options that no item can satisfy, such as an unknown prompt name. Raises InvalidRequest."""
+    def validate(self, request: Request) -> None:
+        """Refuse what no item can satisfy, such as an unknown prompt name, before anything is queued; looks at no
+        item. Raises InvalidRequest."""
         ...
 
-    def estimate_tokens(self, item: Item, options: EmbedOptions) -> int:
+    def estimate_tokens(self, item: Item, request: Request) -> int:
         """A cheap guess (no tokenising) at the tokens that will be computed, prompt included; at least 1."""
         ...
 
-    def tokenize(self, items: Seq[Item], options: EmbedOptions, offset: int) -> list[Sequence | LemniError]:
-        """One sequence (of at least one token, even for ""), or the item's own error, per item. `offset` is the
-        index of the first item in its request, for messages. Releases the GIL where the library does."""
+    def tokenize(self, request: Request, start: int, stop: int) -> list[list[Sequence] | LemniError]:
+        """The items from `start` to `stop`: at least one sequence (of at least one token, even for ""), or the item's
+        own error, per item. Releases the GIL where the library does."""
         ...
 
     def new_runtime(self, replica: int) -> Runtime:
         """Load replica number `replica`. Called once per replica, and again when one died."""
         ...
 
-    def finish(self, rows: Seq[NDArray[np.float32]], options: EmbedOptions) -> NDArray[np.float32]:
-        """Rows of a whole request, as the runtime gave them, into its vectors: cut, normalise. Equal texts of
-        several requests share a row, so it must not be written to.
-        Returns float32 [items, dimensions], C-contiguous."""
+    def finish(self, items: Seq[Seq[Row]], request: Request) -> Result:
+        """Rows of a whole request, as the runtime gave them, into its result: cut, normalise, score. Equal sequences
+        of several requests share rows, so they must not be written to."""
         ...

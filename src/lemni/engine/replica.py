@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lemni.engine import failures
 from lemni.engine.alarm import Alarm
@@ -22,12 +21,12 @@ from lemni.engine.scheduler import Work
 from lemni.engine.served import ServedModel
 from lemni.engine.slots import Slot, Slots
 from lemni.runtimes.base import Runtime
-from lemni.types import PackedBatch, Sequence
+from lemni.types import Outputs, PackedBatch, Sequence
 
 MAX_FAILURES = 16
 """Forward passes that fail one after the other before the replica is tried with `BENIGN`, in case it is broken."""
 
-BENIGN = Sequence(np.zeros(1, np.int32))
+BENIGN = Sequence(np.zeros(1, np.int32), outputs=())
 """One token, the first of any vocabulary: what does not compute this computes nothing."""
 
 CALM_PASSES = 64
@@ -127,7 +126,7 @@ class Replica:
             else:
                 self._failures = 0
                 self._grow()
-                if len(group) > 1 and not np.isfinite(rows).all():
+                if len(group) > 1 and not all(map(failures.is_finite, rows)):
                     groups.extend(reversed(_halves(group)))  # the NaN of one sequence may have spread to the others
                 elif self._land(group):
                     self._hand_on(group, rows)
@@ -140,21 +139,21 @@ class Replica:
             raise ReplicaBroken(f"{MAX_FAILURES} forward passes and one of a single token failed") from error
         self._failures = 0
 
-    def _hand_on(self, group: list[Work], rows: NDArray[np.float32]) -> None:
-        if np.isfinite(rows).all():
+    def _hand_on(self, group: list[Work], rows: list[Outputs]) -> None:
+        if all(map(failures.is_finite, rows)):
             self._finisher.put(group, rows)
         else:
             self._served.complete(group, rows)  # at once: it ends requests, whose other works need not run
 
-    def _forward(self, group: list[Work]) -> NDArray[np.float32]:
-        """float32 [group, dim]."""
+    def _forward(self, group: list[Work]) -> list[Outputs]:
+        """A row for each work."""
         started = time.monotonic()
         rows = self._run_pass([work.sequence for work in group])
         self._served.ran(sum(work.tokens for work in group), time.monotonic() - started)
         return rows
 
-    def _run_pass(self, sequences: list[Sequence]) -> NDArray[np.float32]:
-        """One pass under the watchdog's eyes: float32 [sequences, dim]."""
+    def _run_pass(self, sequences: list[Sequence]) -> list[Outputs]:
+        """One pass under the watchdog's eyes: a row for each sequence."""
         batch = PackedBatch.pack(sequences)
         number = self._pass = self._pass + 1
         watch = self._alarm.after(self._forward_timeout_s, lambda: self._overdue(number))
@@ -164,8 +163,8 @@ class Replica:
             self._alarm.cancel(watch)
             with self._lock:
                 self._pass += 1
-        if not isinstance(rows, np.ndarray) or rows.ndim != 2 or len(rows) != len(sequences):
-            raise RuntimeError(f"the runtime gave {np.shape(rows)} for {len(sequences)} sequences")
+        if len(rows) != len(sequences):
+            raise RuntimeError(f"the runtime gave {len(rows)} rows for {len(sequences)} sequences")
         return rows
 
     def _smaller(self, group: list[Work], error: Exception) -> list[list[Work]]:

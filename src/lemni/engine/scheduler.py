@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from enum import Enum
 from itertools import count
+from typing import TypeAlias
 
 from lemni.engine.fair import FairQueue, Share, Turn
 from lemni.types import Priority, Sequence
@@ -26,6 +27,10 @@ SMALL_WORKS = 32
 """A request of more sequences than these is not small, whatever their length."""
 BRIEF_BATCHES = 32
 """Batches for which large requests leave room after a small one of at least their weight was seen."""
+
+
+Place: TypeAlias = tuple[int, int]
+"""Of a sequence in its request: index of the item, and which of the item's sequences."""
 
 
 class State(Enum):
@@ -85,7 +90,7 @@ class Work:
     """One distinct sequence to compute, and who wants its row.
 
     Attributes:
-        wanters: (flow, index of the item in its request); the same flow may be there twice.
+        wanters: (flow, place in its request); the same flow may be there twice.
         deaths: replicas that died with this work aboard.
     """
 
@@ -97,7 +102,7 @@ class Work:
         self.serial = serial
         self.tokens = len(sequence)
         self.state = State.WAITING
-        self.wanters: list[tuple[Flow, int]] = []
+        self.wanters: list[tuple[Flow, Place]] = []
         self.deaths = 0
 
     @property
@@ -135,13 +140,13 @@ class Scheduler:
         self.waiting_tokens += tokens
         return Flow(self._interactive_weight if priority == "interactive" else 1, tokens)
 
-    def add(self, flow: Flow, wanted: Iterable[tuple[int, Sequence, object]], reserved: int) -> int:
-        """Sequences of `flow`, as (item's index, sequence, its key), in place of `reserved` estimated tokens.
+    def add(self, flow: Flow, wanted: Iterable[tuple[Place, Sequence, object]], reserved: int) -> int:
+        """Sequences of `flow`, as (place, sequence, its key), in place of `reserved` estimated tokens.
         Returns how many joined a work that was there already."""
         self._release(flow, reserved)
         joined = 0
         fresh = []
-        for index, sequence, key in wanted:
+        for place, sequence, key in wanted:
             work = self._works.get(key)
             if work is None:
                 work = self._works[key] = Work(sequence, key, next(self._serials))
@@ -149,7 +154,7 @@ class Scheduler:
                 self.waiting_tokens += work.tokens
             else:
                 joined += 1
-            work.wanters.append((flow, index))
+            work.wanters.append((flow, place))
             if work not in flow.wanted:
                 flow.wanted.add(work)
                 flow.tokens += work.tokens
@@ -205,7 +210,7 @@ class Scheduler:
             for flow in {flow for flow, _ in work.wanters}:
                 self._enqueue(flow, [work])
 
-    def complete(self, work: Work) -> list[tuple[Flow, int]]:
+    def complete(self, work: Work) -> list[tuple[Flow, Place]]:
         """A running work has ended, well or badly: who wanted it. Nobody, if it had ended before."""
         if work.state is not State.RUNNING:
             return []

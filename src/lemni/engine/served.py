@@ -10,9 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lemni.config import EngineSettings
 from lemni.engine import failures
 from lemni.engine.alarm import Alarm
@@ -23,7 +20,7 @@ from lemni.engine.scheduler import Flow, Scheduler, Work
 from lemni.engine.status import Counters, ModelStatus
 from lemni.engine.tokenizing import Tokenizers
 from lemni.errors import DeadlineExceeded, InvalidRequest, LemniError, Overloaded, RequestCancelled, Unavailable
-from lemni.types import EmbedResult, Request, Sequence
+from lemni.types import Outputs, Request, Result, Sequence
 
 
 class ServedModel:
@@ -62,13 +59,13 @@ class ServedModel:
 
     def _examine(self, request: Request) -> tuple[list[int], float]:
         if not len(request.items):
-            raise InvalidRequest("items is empty: a request needs at least one item", param="items")
+            raise InvalidRequest(f"{request.field} is empty: it must hold at least one item", param=request.field)
         deadline_s = self._settings.request_timeout_s if request.deadline_s is None else request.deadline_s
         if not deadline_s > 0:
             raise DeadlineExceeded(f"deadline_s is {deadline_s:g}: the request is too late before it starts")
         try:
-            self.model.validate(request.options)
-            estimates = [self.model.estimate_tokens(item, request.options) for item in request.items]
+            self.model.validate(request)
+            estimates = [self.model.estimate_tokens(item, request) for item in request.items]
         except LemniError:
             raise
         except Exception as cause:
@@ -78,7 +75,7 @@ class ServedModel:
             raise InvalidRequest(
                 f"the request has about {sum(estimates)} tokens; the whole queue takes {bound} (max_queue_tokens): "
                 "send it in parts",
-                param="items",
+                param=request.field,
             )
         return estimates, deadline_s
 
@@ -114,20 +111,28 @@ class ServedModel:
 
     # From the tokenizers
 
-    def add(self, job: Job, first: int, outcomes: list[Sequence | LemniError], estimate: int) -> None:
+    def add(self, job: Job, first: int, outcomes: list[list[Sequence] | LemniError], estimate: int) -> None:
         """The items from `first` on are tokenised; `estimate` tokens were reserved for them."""
-        wanted: list[tuple[int, Sequence, object]] = []
+        tokenized: list[tuple[int, list[Sequence]]] = []
         for index, outcome in enumerate(outcomes, first):
             if isinstance(outcome, LemniError):
                 self.end(job, outcome)
                 return
-            wanted.append((index, outcome, outcome.key))
+            tokenized.append((index, outcome))
+        parts = [((index, part), one) for index, sequences in tokenized for part, one in enumerate(sequences)]
+        wanted = [(place, sequence, sequence.key) for place, sequence in parts if sequence.outputs]
         with self._lock:
             if job.ended:
                 return
-            job.tokenized(wanted)
+            for index, sequences in tokenized:
+                job.tokenized(index, sequences)
             self._counters.deduplicated += self._scheduler.add(job.flow, wanted, estimate)
             self._work.notify_all()
+            # What asks for no output is complete as it is.
+            last = [job.fill(place, {}) for place, sequence in parts if not sequence.outputs]
+            done = any(last) and self._claim(job)
+        if done:
+            self._settle(job, job.finish)
 
     # From the replicas
 
@@ -182,21 +187,21 @@ class ServedModel:
 
     # From the finishing thread, and wherever works end
 
-    def complete(self, works: list[Work], rows: NDArray[np.float32]) -> None:
-        """Works are computed: float32 [works, dim]. Resolves the requests that they complete."""
-        finite: list[bool] = np.all(np.isfinite(rows), axis=1).tolist()
+    def complete(self, works: list[Work], rows: list[Outputs]) -> None:
+        """Works are computed, a row for each. Resolves the requests that they complete."""
+        finite = [failures.is_finite(row) for row in rows]
         if not all(finite):
             log.error("%s computed NaN or infinity for %d of %d texts", self.name, finite.count(False), len(works))
-        settled: list[tuple[Job, Callable[[], EmbedResult] | LemniError]] = []
+        settled: list[tuple[Job, Callable[[], Result] | LemniError]] = []
         with self._lock:
             for work, row, valid in zip(works, rows, finite, strict=True):
-                for flow, index in self._scheduler.complete(work):
+                for flow, place in self._scheduler.complete(work):
                     job = self._jobs.get(flow)
                     if job is None:
                         continue  # a sibling in this loop has ended it
                     if not valid and self._claim(job):
-                        settled.append((job, failures.invalid_output(job.request.first_item + index)))
-                    elif valid and job.fill(index, row) and self._claim(job):
+                        settled.append((job, failures.invalid_output(job.request.first_item + place[0])))
+                    elif valid and job.fill(place, row) and self._claim(job):
                         settled.append((job, job.finish))
         for job, outcome in settled:
             self._settle(job, outcome)
@@ -205,10 +210,10 @@ class ServedModel:
         """Works cannot be computed; neither can the requests that want them."""
         with self._lock:
             wanters = [wanter for work in works for wanter in self._scheduler.complete(work)]
-            jobs = [(self._jobs.get(flow), index) for flow, index in wanters]
-        for job, index in jobs:
+            jobs = [(self._jobs.get(flow), place) for flow, place in wanters]
+        for job, place in jobs:
             if job is not None:
-                self.end(job, failure(job.request.first_item + index))
+                self.end(job, failure(job.request.first_item + place[0]))
 
     # Ends
 
@@ -238,15 +243,17 @@ class ServedModel:
         self._alarm.cancel(job.deadline)
         return True
 
-    def _settle(self, job: Job, outcome: Callable[[], EmbedResult] | LemniError) -> None:
+    def _settle(self, job: Job, outcome: Callable[[], Result] | LemniError) -> None:
         """Not under the lock: the future's callbacks run in here."""
-        ended: EmbedResult | LemniError
+        ended: Result | LemniError
         try:
             ended = outcome if isinstance(outcome, LemniError) else outcome()
         except LemniError as error:
             ended = error
         except BaseException as cause:
             ended = failures.internal(cause, "finishing a request")(None)
+        if isinstance(ended, LemniError) and ended.item is not None and ended.param is None:
+            ended.param = job.request.named(ended.item - job.request.first_item)
         cancelled = not job.handle.set_running_or_notify_cancel()
         with self._lock:
             self._counters.ended(None if cancelled else ended)

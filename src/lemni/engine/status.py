@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lemni.errors import LemniError
-from lemni.types import EmbedResult
+from lemni.types import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Counters:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 
-    def ended(self, outcome: EmbedResult | LemniError | None) -> None:
+    def ended(self, outcome: Result | LemniError | None) -> None:
         """An admitted request ended; None: cancelled."""
         if outcome is None:
             self.cancelled += 1

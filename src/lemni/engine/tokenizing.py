@@ -7,6 +7,7 @@ request's text waits for at most one chunk per thread.
 from __future__ import annotations
 
 import threading
+from typing import TypeAlias
 
 from lemni.engine import failures
 from lemni.engine.fair import FairQueue
@@ -18,6 +19,9 @@ from lemni.types import Request, Sequence
 CHUNK_ITEMS = 64
 CHUNK_CHARACTERS = 65536
 """A chunk has at most this many items and this many characters, or is one longer item alone."""
+
+Tokenized: TypeAlias = list[Sequence] | LemniError
+"""What became of an item."""
 
 
 class Tokenizers:
@@ -104,16 +108,16 @@ def _chunk(job: Job) -> tuple[int, int]:
     return at, characters
 
 
-def tokenize(model: Model, request: Request, start: int, stop: int) -> list[Sequence | LemniError]:
-    """One sequence or error, which names its item, for each of the items from `start` to `stop`; where the
+def tokenize(model: Model, request: Request, start: int, stop: int) -> list[Tokenized]:
+    """Sequences or an error, which names its item, for each of the items from `start` to `stop`; where the
     tokenizer raises, up to the first error."""
     items = request.items[start:stop]
     named = request.first_item + start
-    outcomes: list[Sequence | LemniError] = []
+    outcomes: list[Tokenized] = []
     try:
-        outcomes = model.tokenize(items, request.options, named)
+        outcomes = model.tokenize(request, start, stop)
         if len(outcomes) != len(items):
-            raise RuntimeError(f"the tokenizer gave {len(outcomes)} sequences for {len(items)} items")
+            raise RuntimeError(f"the tokenizer gave {len(outcomes)} outcomes for {len(items)} items")
     except Exception as cause:
         if len(items) > 1:
             return _one_by_one(model, request, start, stop)
@@ -121,15 +125,15 @@ def tokenize(model: Model, request: Request, start: int, stop: int) -> list[Sequ
     for item, outcome in enumerate(outcomes, named):
         if isinstance(outcome, LemniError):
             outcome.item = item if outcome.item is None else outcome.item
-        elif not len(outcome):
+        elif not outcome or not all(len(sequence.ids) for sequence in outcome):
             nothing = RuntimeError(f"the tokenizer gave no tokens for item {item}")
             outcomes[item - named] = failures.internal(nothing, "tokenising")(item)
     return outcomes
 
 
-def _one_by_one(model: Model, request: Request, start: int, stop: int) -> list[Sequence | LemniError]:
+def _one_by_one(model: Model, request: Request, start: int, stop: int) -> list[Tokenized]:
     """To name the guilty item."""
-    outcomes: list[Sequence | LemniError] = []
+    outcomes: list[Tokenized] = []
     for at in range(start, stop):
         outcomes += tokenize(model, request, at, at + 1)
         if isinstance(outcomes[-1], LemniError):

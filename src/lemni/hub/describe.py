@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 
 from lemni.errors import ModelLoadError
 from lemni.hub.jsonfile import read_json, read_json_value
+from lemni.hub.kinds import kind_of, transformer_folder
 from lemni.hub.lengths import max_length, tokenizer_side
 from lemni.hub.spec import DenseLayer, ModelFiles, ModelSpec, PoolingMode
 from lemni.hub.tensors import TensorStore
@@ -57,7 +58,9 @@ def describe(files: ModelFiles) -> ModelSpec:
     root = files.path
     if not root.is_dir():
         raise ModelLoadError(f"{root}: no such folder")
-    modules = _modules(root)
+    kind = kind_of(root)
+    # Other kinds put modules of their own on the transformer, which their part of `lemni.tasks` reads.
+    modules = _modules(root) if kind == "dense" else _Modules(transformer=transformer_folder(root))
     folder = modules.transformer
     weights, onnx = weight_files(folder, "safetensors"), weight_files(folder, "onnx") if not modules.static else ()
     pickle = weight_files(folder, "pickle")
@@ -72,7 +75,9 @@ def describe(files: ModelFiles) -> ModelSpec:
     else:
         model_type = str(config.get("model_type") or "")
     architectures = tuple(config.get("architectures") or ())
-    if modules.pooling is None:
+    if modules.pooling is None and kind != "dense":
+        modules.pooling = ("cls",)
+    elif modules.pooling is None:
         modules.pooling = (_guess_pooling(config, model_type, architectures, modules.notes),)
     sentence = _sentence_config(root)
     transformer = _first_json(folder, _TRANSFORMER_CONFIGS)
@@ -100,6 +105,7 @@ def describe(files: ModelFiles) -> ModelSpec:
         similarity=sentence["similarity_fn_name"],
         matryoshka_dimensions=_matryoshka(config, sentence),
         truncate_dim=truncate_dim if isinstance(truncate_dim, int) else None,
+        kind=kind,
         notes=tuple(modules.notes),
     )
 

@@ -15,6 +15,10 @@ from lemni.types import TruncationSide
 PoolingMode = Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"]
 
 
+ModelKind = Literal["dense", "classifier", "causal_reranker", "sparse", "colbert", "bge_m3", "multimodal"]
+"""What a model gives: the row of `lemni.tasks.KINDS` that makes its tasks."""
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """A model found on disk, and where it came from.
@@ -72,6 +76,7 @@ class ModelSpec:
         similarity: "cosine", "dot", "euclidean" or "manhattan".
         matryoshka_dimensions: sizes the model was trained for, if its files say so.
         truncate_dim: length that sentence-transformers cuts vectors to by default (not normalised again), or None.
+        kind: what it gives.
         notes: guesses that were made, one sentence each, for the log and `lemni models show`.
     """
 
@@ -96,4 +101,5 @@ class ModelSpec:
     similarity: str = "cosine"
     matryoshka_dimensions: tuple[int, ...] = ()
     truncate_dim: int | None = None
+    kind: ModelKind = "dense"
     notes: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ The table of names is in `lemni.runtimes`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from lemni.hub.spec import ModelSpec
 from lemni.ops.base import Inputs, Ops, Tensor
-from lemni.types import PackedBatch
+from lemni.types import TOKEN_OUTPUTS, Output, Outputs, PackedBatch
 
 Encoder = Callable[[Inputs], Tensor]
 """One packed batch -> hidden states [T, hidden]."""
 
 Head = Callable[[Tensor, Inputs], Tensor]
-"""Hidden states [T, hidden] -> one row per sequence [B, dim]."""
+"""Hidden states [T, hidden] -> one row per sequence [B, dim], or per token [T, dim]: `Output` says which."""
+
+Heads = Mapping[Output, Callable[[Ops], Head]]
+"""What makes each output of a model, on an array library."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ class Blueprint:
         spec: the model's facts; its files hold the weights.
         encoder: makes the family on an array library. Backends with model code of their own (transformers, ONNX)
             leave it alone.
-        head: makes what the task puts on top: pooling and Dense modules.
+        heads: make what the task puts on top, such as pooling and Dense modules.
     """
 
     spec: ModelSpec
     encoder: Callable[[Ops], Encoder]
-    head: Callable[[Ops], Head]
+    heads: Heads
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,9 @@ class Runtime(Protocol):
     device: str
     limits: Limits
 
-    def run(self, batch: PackedBatch) -> NDArray[np.float32]:
-        """Compute the batch: float32 [B, dim] of pooled vectors, in the batch's order, in an array of its own:
-        it is read while the next batch runs.
+    def run(self, batch: PackedBatch) -> list[Outputs]:
+        """Compute the batch: what each sequence asks for (it may be more), in the batch's order, in arrays of its own:
+        they are read while the next batch runs.
 
         Raises:
             MemoryError: the device is out of memory; the engine shrinks its token budget and retries in halves.
@@ -102,6 +105,7 @@ class Backend(Protocol):
         device: where it runs, for people.
         dtype: precision of the computation.
         max_positions: tokens of the longest sequence the weights allow, or None.
+        outputs: what its replicas can give.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Backend(Protocol):
     dtype: str
     limits: Limits
     max_positions: int | None
+    outputs: frozenset[Output]
 
     def replica(self, index: int) -> Runtime:
         """Replica `index`; again after one died."""
@@ -117,3 +122,15 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free all memory. Idempotent."""
         ...
+
+
+def by_sequence(outputs: Mapping[Output, NDArray[np.float32]], batch: PackedBatch) -> list[Outputs]:
+    """The outputs of a batch, [B, dim] or [T, dim] each (spare rows at the end are left out), as one view per
+    sequence."""
+    rows: list[dict[Output, NDArray[np.float32]]] = [{} for _ in range(len(batch))]
+    ends = np.cumsum(batch.lengths)
+    for name, array in outputs.items():
+        pieces = np.split(array[: batch.tokens], ends[:-1]) if name in TOKEN_OUTPUTS else array[: len(batch)]
+        for row, piece in zip(rows, pieces, strict=True):
+            row[name] = piece
+    return list(rows)

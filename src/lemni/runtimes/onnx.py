@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from lemni.errors import ModelLoadError, missing_extra
 from lemni.ops.numpy import NumpyInputs, NumpyOps
-from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits
+from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits, by_sequence
 from lemni.runtimes.cpu import compile_for_cpu, cpu_limits, cpu_threads
 from lemni.runtimes.padding import Rectangle, rectangles
-from lemni.types import PackedBatch, Sequence
+from lemni.types import Output, Outputs, PackedBatch, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,15 @@ _INPUTS = {
 _SENTENCE = ("sentence_embedding", "sentence_embeddings")
 _TOKENS = ("last_hidden_state", "token_embeddings", "hidden_states", "hidden_state")
 _POOLER = "pooler_output"
+# What a pooled output is, by the first of these that the model's kind has a head for.
+_POOLED: tuple[Output, ...] = ("dense", "logits", "terms")
 
 Feed = dict[str, NDArray[Any]]
 Infer = Callable[[Feed], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Output:
+class GraphOutput:
     """One output of the graph that holds floats: its name and its number of axes, if the file says so."""
 
     name: str
@@ -65,7 +67,7 @@ class Session(Protocol):
     engine: str
     dtype: str
     inputs: dict[str, Any]
-    output: Output
+    output: GraphOutput
     positions: int | None
 
     def replica(self) -> Infer:
@@ -94,13 +96,17 @@ class ONNXBackend:
         self.max_positions = self._session.positions
         self.limits = cpu_limits(options)
         self._pad_id = int(blueprint.spec.config.get("pad_token_id") or 0)
-        self._head = None if self._session.output.axes == 2 else blueprint.head(NumpyOps())
+        pooled = self._session.output.axes == 2
+        self._heads = None if pooled else {name: head(NumpyOps()) for name, head in blueprint.heads.items()}
+        self._pooled = next(name for name in _POOLED if name in blueprint.heads)
+        self.outputs = frozenset((self._pooled,)) if pooled else frozenset(blueprint.heads)
         self._check_shape(path)
 
     def replica(self, index: int) -> ONNXRuntime:
         if self._session is None:
             raise RuntimeError("the model is closed")
-        return ONNXRuntime(self._session.replica(), self._session.inputs, self._pad_id, self._head, self.limits)
+        heads: Mapping[Output, Head] | Output = self._pooled if self._heads is None else self._heads
+        return ONNXRuntime(self._session.replica(), self._session.inputs, self._pad_id, heads, self.limits)
 
     def close(self) -> None:
         self._session = None
@@ -118,24 +124,31 @@ class ONNXBackend:
 
 
 class ONNXRuntime:
-    """One replica. `head` is None if the graph pools by itself."""
+    """One replica. `heads` is the name of its one output if the graph pools by itself."""
 
     device = "cpu"
 
-    def __init__(self, infer: Infer, inputs: Mapping[str, Any], pad_id: int, head: Head | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        infer: Infer,
+        inputs: Mapping[str, Any],
+        pad_id: int,
+        heads: Mapping[Output, Head] | Output,
+        limits: Limits,
+    ) -> None:
         self.limits = limits
         self._infer: Infer | None = infer
         self._inputs = inputs
         self._pad_id = pad_id
-        self._head = head
+        self._heads = heads
 
-    def run(self, batch: PackedBatch) -> NDArray[np.float32]:
+    def run(self, batch: PackedBatch) -> list[Outputs]:
         if self._infer is None:
             raise RuntimeError("the replica is closed")
         result: NDArray[np.float32] | None = None
         for rectangle in rectangles(batch, self.limits.batch_tokens):
             values = self._infer(self._feed(batch, rectangle))
-            if self._head is not None:
+            if not isinstance(self._heads, str):
                 values, places, size = values[rectangle.mask], rectangle.tokens, batch.tokens
             else:
                 places, size = rectangle.sequences, len(batch)
@@ -143,9 +156,12 @@ class ONNXRuntime:
                 result = np.empty((size, values.shape[-1]), dtype=np.float32)
             result[places] = values
         assert result is not None  # a batch has sequences
-        if self._head is not None:
-            result = self._head(result, NumpyInputs(batch))
-        return result
+        if isinstance(self._heads, str):
+            return by_sequence({self._heads: result}, batch)
+        inputs = NumpyInputs(batch)
+        return by_sequence(
+            {name: head(result, inputs) for name, head in self._heads.items() if name in batch.wanted}, batch
+        )
 
     def close(self) -> None:
         self._infer = None
@@ -160,7 +176,7 @@ class ONNXRuntime:
         return {name: fills[_INPUTS[name]](dtype) for name, dtype in self._inputs.items()}
 
 
-def choose_output(outputs: Seq[Output], path: Path) -> Output:
+def choose_output(outputs: Seq[GraphOutput], path: Path) -> GraphOutput:
     """The output that the vectors are taken from: see the module's own words.
 
     Raises:
@@ -170,7 +186,7 @@ def choose_output(outputs: Seq[Output], path: Path) -> Output:
     for names, axes in ((_SENTENCE, 2), (_TOKENS, 3)):
         for name in names:
             if name in by_name and by_name[name].axes in (axes, None):
-                return Output(name, axes)
+                return GraphOutput(name, axes)
     for axes in (3, 2):
         fitting = [output for output in outputs if output.axes == axes]
         if fitting:
@@ -214,7 +230,7 @@ class OpenVINOSession:
         self.inputs = {port.any_name: port.element_type.to_dtype() for port in model.inputs}
         check_inputs(self.inputs, path)
         self.output = choose_output(
-            [Output(p.any_name, _axes(p.partial_shape)) for p in model.outputs if p.element_type.is_real()], path
+            [GraphOutput(p.any_name, _axes(p.partial_shape)) for p in model.outputs if p.element_type.is_real()], path
         )
         self.positions = _positions(model)
         # Other outputs are cut off, so that nothing is computed for them.
@@ -252,7 +268,7 @@ class ONNXRuntimeSession:
             raise ModelLoadError(f"{path}: input {strange[0].name!r} has the type {strange[0].type}")
         self.inputs = {port.name: _ORT_TYPES[port.type] for port in ports}
         floats = [port for port in self._session.get_outputs() if port.type in _ORT_FLOATS]
-        outputs = [Output(port.name, len(port.shape) or None) for port in floats]
+        outputs = [GraphOutput(port.name, len(port.shape) or None) for port in floats]
         self.output = choose_output(outputs, path)
 
     def replica(self) -> Infer:

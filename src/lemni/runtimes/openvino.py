@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
-from lemni.runtimes.base import BackendOptions, Blueprint, Limits
+from lemni.runtimes.base import BackendOptions, Blueprint, Limits, by_sequence
 from lemni.runtimes.cpu import compile_for_cpu, cpu_limits
-from lemni.types import PackedBatch, Sequence
+from lemni.types import TOKEN_OUTPUTS, Output, Outputs, PackedBatch
 
 
 class OpenVINOBackend:
@@ -31,12 +31,15 @@ class OpenVINOBackend:
         ops, self._inputs = OpenVINOOps(), OpenVINOInputs()
         encoder = blueprint.encoder(ops)
         self.max_positions: int | None = getattr(encoder, "max_positions", None)
-        output = blueprint.head(ops)(encoder(self._inputs), self._inputs)
-        model = ov.Model([output], list(self._inputs.parameters.values()), "lemni")
+        hidden = encoder(self._inputs)
+        heads = {name: head(ops)(hidden, self._inputs) for name, head in blueprint.heads.items()}
+        model = ov.Model(list(heads.values()), list(self._inputs.parameters.values()), "lemni")
+        self.outputs = frozenset(heads)
+        self._order = tuple(heads)
         self._compiled, self.dtype = compile_for_cpu(model, options)
 
     def replica(self, index: int) -> OpenVINORuntime:
-        return OpenVINORuntime(self._compiled.create_infer_request(), self._inputs, self.limits)
+        return OpenVINORuntime(self._compiled.create_infer_request(), self._inputs, self._order, self.limits)
 
     def close(self) -> None:
         self._compiled = None
@@ -47,23 +50,21 @@ class OpenVINORuntime:
 
     device = "cpu"
 
-    def __init__(self, request: Any, inputs: OpenVINOInputs, limits: Limits) -> None:
+    def __init__(self, request: Any, inputs: OpenVINOInputs, order: tuple[Output, ...], limits: Limits) -> None:
         self._request = request
         self._inputs = inputs
+        self._order = order
         self.limits = limits
-        # One token gets spare tokens but no spare sequence: that tells rows of tokens from rows of sequences.
-        one = PackedBatch.pack([Sequence(np.zeros(1, dtype=np.int32))])
-        self._of_tokens = len(self._infer(one)) > 1
 
-    def run(self, batch: PackedBatch) -> NDArray[np.float32]:
-        rows = self._infer(batch)[: batch.tokens if self._of_tokens else len(batch)]
-        # A copy: the request's own buffer is written again by the next batch.
-        return np.array(rows, dtype=np.float32)
-
-    def _infer(self, batch: PackedBatch) -> NDArray[np.float32]:
-        outputs = self._request.infer(self._inputs.feed(batch), share_inputs=True, share_outputs=True)
-        rows: NDArray[np.float32] = outputs[0]
-        return rows
+    def run(self, batch: PackedBatch) -> list[Outputs]:
+        results = self._request.infer(self._inputs.feed(batch), share_inputs=True, share_outputs=True)
+        found: dict[Output, NDArray[np.float32]] = {}
+        for place, name in enumerate(self._order):
+            if name in batch.wanted:
+                size = batch.tokens if name in TOKEN_OUTPUTS else len(batch)
+                # A copy: the request's own buffer is written again by the next batch.
+                found[name] = np.array(results[place][:size], dtype=np.float32)
+        return by_sequence(found, batch)
 
     def close(self) -> None:
         self._request = None

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lemni.ops.torch import TorchInputs, TorchOps
-from lemni.runtimes.base import BackendOptions, Blueprint, Encoder, Head, Limits
-from lemni.runtimes.torch_devices import loading_on, running, torch_limits, use_threads
-from lemni.types import PackedBatch
+from lemni.runtimes.base import BackendOptions, Blueprint, Encoder, Head, Limits, by_sequence
+from lemni.runtimes.torch_devices import loading_on, run_heads, running, torch_limits, use_threads
+from lemni.types import Output, Outputs, PackedBatch
 
 
 @dataclass(frozen=True)
 class _Loaded:
     device: torch.device
     encoder: Encoder
-    head: Head
+    heads: dict[Output, Head]
 
 
 class TorchBackend:
@@ -33,6 +31,7 @@ class TorchBackend:
         self.device = ",".join(options.devices)
         self.dtype = options.dtype
         self._torch_dtype: torch.dtype = getattr(torch, options.dtype)
+        self.outputs = frozenset(blueprint.heads)
         use_threads(options)
         self._loaded = [self._load(blueprint, torch.device(name)) for name in options.devices]
         encoder = self._loaded[0].encoder
@@ -42,7 +41,8 @@ class TorchBackend:
     def _load(self, blueprint: Blueprint, device: torch.device) -> _Loaded:
         ops = TorchOps(device, self._torch_dtype)
         with loading_on(str(device)):
-            return _Loaded(device, blueprint.encoder(ops), blueprint.head(ops))
+            heads = {name: head(ops) for name, head in blueprint.heads.items()}
+            return _Loaded(device, blueprint.encoder(ops), heads)
 
     def replica(self, index: int) -> TorchRuntime:
         return TorchRuntime(self._loaded[index % len(self._loaded)], self._torch_dtype, self.limits)
@@ -60,14 +60,13 @@ class TorchRuntime:
         self._loaded: _Loaded | None = loaded
         self._dtype = dtype
 
-    def run(self, batch: PackedBatch) -> NDArray[np.float32]:
+    def run(self, batch: PackedBatch) -> list[Outputs]:
         if self._loaded is None:
             raise RuntimeError("the replica is closed")
         with running():
             inputs = TorchInputs(batch, self._loaded.device, self._dtype)
-            rows = self._loaded.head(self._loaded.encoder(inputs), inputs)
-            array: NDArray[np.float32] = rows.float().cpu().numpy()
-        return array
+            hidden = self._loaded.encoder(inputs)
+            return by_sequence(run_heads(self._loaded.heads, hidden, inputs, batch), batch)
 
     def close(self) -> None:
         self._loaded = None

@@ -1,14 +1,18 @@
-"""What the runtimes on torch have in common: budgets by device, and running out of a GPU's memory."""
+"""What the runtimes on torch have in common: budgets by device, heads, and running out of a GPU's memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lemni.errors import ModelLoadError
-from lemni.runtimes.base import BackendOptions, Limits
+from lemni.ops.base import Inputs
+from lemni.runtimes.base import BackendOptions, Head, Limits
+from lemni.types import Output, PackedBatch
 
 _CPU_BATCH_TOKENS = 2048
 _GPU_BATCH_TOKENS = 16384
@@ -43,3 +47,10 @@ def running() -> Iterator[None]:
             yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(str(error)) from error
+
+
+def run_heads(
+    heads: Mapping[Output, Head], hidden: torch.Tensor, inputs: Inputs, batch: PackedBatch
+) -> dict[Output, NDArray[np.float32]]:
+    """The outputs that somebody in the batch wants, on the host."""
+    return {name: head(hidden, inputs).float().cpu().numpy() for name, head in heads.items() if name in batch.wanted}

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from lemni.errors import ModelLoadError, missing_extra
 from lemni.hub.spec import ModelSpec
-from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits
+from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits, by_sequence
 from lemni.runtimes.padding import Rectangle, rectangles
-from lemni.types import PackedBatch
+from lemni.types import Output, Outputs, PackedBatch
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 class _Loaded:
     device: torch.device
     model: Any
-    head: Head
+    heads: dict[Output, Head]
     pad_id: int
     takes_token_types: bool
 
@@ -60,15 +60,17 @@ class TransformersBackend:
         self.device = ",".join(options.devices)
         self.dtype = options.dtype
         self._torch_dtype: torch.dtype = getattr(torch, options.dtype)
+        self.outputs = frozenset(blueprint.heads)
         use_threads(options)
         self._loaded = []
         for name in options.devices:
             device = torch.device(name)
             with loading_on(name):
                 model = _load(blueprint.spec, options, self._torch_dtype).to(device)
-            head = blueprint.head(TorchOps(device, self._torch_dtype))
+            ops = TorchOps(device, self._torch_dtype)
+            heads = {name: make(ops) for name, make in blueprint.heads.items()}
             parameters = inspect.signature(model.forward).parameters
-            self._loaded.append(_Loaded(device, model, head, _pad_id(model), "token_type_ids" in parameters))
+            self._loaded.append(_Loaded(device, model, heads, _pad_id(model), "token_type_ids" in parameters))
         self.max_positions = _max_positions(self._loaded[0].model)
         self.limits = torch_limits(options)
 
@@ -88,17 +90,16 @@ class TransformersRuntime:
         self._loaded: _Loaded | None = loaded
         self._dtype = dtype
 
-    def run(self, batch: PackedBatch) -> NDArray[np.float32]:
+    def run(self, batch: PackedBatch) -> list[Outputs]:
         from lemni.ops.torch import TorchInputs
-        from lemni.runtimes.torch_devices import running
+        from lemni.runtimes.torch_devices import run_heads, running
 
         if self._loaded is None:
             raise RuntimeError("the replica is closed")
         with running():
             hidden = _hidden(self._loaded, batch, self.limits.batch_tokens)
-            rows = self._loaded.head(hidden, TorchInputs(batch, self._loaded.device, self._dtype))
-            array: NDArray[np.float32] = rows.float().cpu().numpy()
-        return array
+            inputs = TorchInputs(batch, self._loaded.device, self._dtype)
+            return by_sequence(run_heads(self._loaded.heads, hidden, inputs, batch), batch)
 
     def close(self) -> None:
         self._loaded = None

@@ -10,35 +10,35 @@ from starlette.exceptions import HTTPException
 
 from lemni import __version__
 from lemni.config import ServerSettings
-from lemni.engine import Engine
 from lemni.errors import LemniError
 from lemni.server import probes
 from lemni.server.auth import PUBLIC_PATHS
-from lemni.server.dialects import Dialects
+from lemni.server.dialects import load_dialects
 from lemni.server.edge import Edge
 from lemni.server.errors import on_http_exception, on_lemni_error
+from lemni.server.models import Loaded
+from lemni.server.routes import Dialects
 from lemni.server.service import Service
 
-DESCRIPTION = "Turns text into vectors. Speaks OpenAI's API: point any OpenAI client at this server's `/v1`."
+DESCRIPTION = "Turns text, images and audio into vectors, scores and labels. In the API that a client speaks already."
 
 
-def create_app(engine: Engine | None, settings: ServerSettings, longest_s: float = math.inf) -> FastAPI:
-    """The application over a started engine; it neither starts nor closes it.
+def create_app(loaded: Loaded | None, settings: ServerSettings, longest_s: float = math.inf) -> FastAPI:
+    """The application over models whose engine is started; it neither starts nor closes it.
 
     `longest_s` bounds the deadlines that requests ask for: the engine's `request_timeout_s`.
-    With engine None, requests wait or get 503 until `app.state.service.attach(engine)`.
+    With None, requests wait or get 503 until `app.state.service.attach(...)`.
     """
     app = FastAPI(title="Lemni", version=__version__, description=DESCRIPTION, redoc_url=None, redirect_slashes=False)
     app.state.service = Service(settings, longest_s)
-    app.state.dialects = Dialects()
-    if engine is not None:
-        app.state.service.attach(engine)
+    app.state.dialects = Dialects(load_dialects())
+    if loaded is not None:
+        app.state.service.attach(loaded.engine, loaded.models)
     app.add_middleware(Edge, api_key=settings.api_key)
     app.add_exception_handler(LemniError, on_lemni_error)
     app.add_exception_handler(HTTPException, on_http_exception)
-    for dialect in app.state.dialects.all:
-        app.include_router(dialect.router)
     app.include_router(probes.router)
+    app.include_router(app.state.dialects.router())
     if settings.api_key is not None:
         _document_the_key(app)
     return app

@@ -1,4 +1,4 @@
-"""A request's JSON body: read within the size limit, checked and parsed. Every dialect begins here."""
+"""A request's body, JSON or a form with files: read within the size limit and parsed. Every dialect begins here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import orjson
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from lemni.errors import InvalidRequest, PayloadTooLarge, RequestCancelled, UnsupportedMediaType
@@ -16,15 +17,18 @@ _MIB = 1 << 20
 _LONE = re.compile("[\ud800-\udfff]")
 
 
-async def read_object(http: Request, max_mib: float) -> dict[str, Any]:
-    """The JSON object that the client sent. The limit counts while reading, so memory stays bounded.
+async def read_body(http: Request, max_mib: float) -> dict[str, Any]:
+    """The JSON object that the client sent, or the fields of its form: texts, and files as bytes; a field that comes
+    several times is a list. The limit counts while reading, so memory stays bounded.
 
     Raises:
-        UnsupportedMediaType: the headers announce something else than JSON in UTF-8.
+        UnsupportedMediaType: the headers announce something else than JSON in UTF-8 or a form.
         PayloadTooLarge: more than `max_mib`, announced or sent.
         InvalidRequest: not UTF-8, not JSON, or not an object.
         RequestCancelled: the client hung up while sending.
     """
+    if http.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return await _read_form(http, max_mib)
     _check_headers(http)
     data = parse(await _read(http, max_mib))
     if not isinstance(data, dict):
@@ -106,6 +110,22 @@ def _check_headers(http: Request) -> None:
     encoding = http.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise UnsupportedMediaType(f"Content-Encoding is {_shown(encoding)}; send the body uncompressed")
+
+
+async def _read_form(http: Request, max_mib: float) -> dict[str, Any]:
+    body = await _read(http, max_mib)
+
+    async def again() -> Any:
+        yield body
+
+    fields: dict[str, list[Any]] = {}
+    try:
+        form = await MultiPartParser(http.headers, again(), max_part_size=len(body) + 1).parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        raise InvalidRequest(f"the form cannot be read: {getattr(error, 'message', error)}") from None
+    for name, value in form.multi_items():
+        fields.setdefault(name, []).append(value if isinstance(value, str) else await value.read())
+    return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
 
 
 async def _read(http: Request, max_mib: float) -> bytes:

@@ -32,6 +32,7 @@ class Edge:
             return
         headers = dict(scope["headers"])
         scope["path"] = tidy(scope["path"])
+        scope.setdefault("state", {})
         request_id = _request_id(headers.get(b"x-request-id"))
         began = time.perf_counter()
         status = 0
@@ -45,12 +46,12 @@ class Edge:
 
         try:
             if self._api_key is not None:
-                auth.check(self._api_key, scope["path"], headers.get(b"authorization"))
+                auth.check(self._api_key, scope["path"], headers)
             await self._app(scope, receive, send_with_id)
         except Exception as error:
             made = error if isinstance(error, LemniError) else unexpected(error, request_id.decode())
             if not status:  # else it is too late for an answer, and the server closes the connection
-                response = answer(made, scope["path"], scope["app"].state.dialects)
+                response = answer(made, scope)
                 await response(scope, receive, send_with_id)
         finally:
             ms = (time.perf_counter() - began) * 1000

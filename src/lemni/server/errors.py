@@ -17,7 +17,9 @@ from starlette.responses import Response
 from lemni.errors import InternalError, InvalidRequest, LemniError, Overloaded, Unauthorized, Unavailable
 
 if TYPE_CHECKING:
-    from lemni.server.dialects import Dialects
+    from starlette.types import Scope
+
+    from lemni.server.dialect import Dialect
 
 log = logging.getLogger("lemni.server")
 
@@ -34,11 +36,12 @@ class MethodNotAllowed(LemniError):
     code = "method_not_allowed"
 
 
-def answer(error: LemniError, path: str, dialects: Dialects) -> Response:
-    """The response to a request for `path` that failed."""
+def answer(error: LemniError, scope: Scope) -> Response:
+    """The response to a request that failed, in the dialect that was spoken, or else in that of its path."""
+    path = scope["path"]
     log.debug("%s: %s (%d %s)", path, error.message, error.status, error.code)
-    body = dialects.of(path).error_body(error)
-    return Response(body, error.status, _headers(error), "application/json")
+    dialect: Dialect = scope["state"].get("dialect") or scope["app"].state.dialects.of(path)
+    return Response(dialect.error_body(error), dialect.status(error), _headers(error), "application/json")
 
 
 def _headers(error: LemniError) -> dict[str, str]:
@@ -60,7 +63,7 @@ def unexpected(error: Exception, request_id: str) -> InternalError:
 async def on_lemni_error(http: Request, error: Exception) -> Response:
     """Exception handler of the application."""
     assert isinstance(error, LemniError)
-    return answer(error, http.scope["path"], http.app.state.dialects)
+    return answer(error, http.scope)
 
 
 async def on_http_exception(http: Request, error: Exception) -> Response:
@@ -76,6 +79,6 @@ async def on_http_exception(http: Request, error: Exception) -> Response:
     else:
         made = InvalidRequest(error.detail)
         made.status = error.status_code
-    response = answer(made, path, http.app.state.dialects)
+    response = answer(made, http.scope)
     response.headers.update(error.headers or {})
     return response

@@ -8,7 +8,7 @@ from lemni.config import Settings
 from lemni.engine import Engine
 from lemni.errors import ConfigError
 from lemni.loading import load_model
-from lemni.tasks.dense import DenseModel
+from lemni.tasks.model import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Loaded:
     """A started engine and its models."""
 
     engine: Engine
-    models: tuple[DenseModel, ...]
+    models: tuple[LoadedModel, ...]
 
     def close(self) -> None:
         """End what is in flight and free the memory."""
@@ -27,7 +27,7 @@ class Loaded:
 
 def load_models(settings: Settings) -> Loaded:
     """Load every model, one after another, and start the engine. Raises SetupError; nothing is left loaded then."""
-    models: dict[str, DenseModel] = {}
+    models: dict[str, LoadedModel] = {}
     try:
         for wanted in settings.models:
             model = load_model(wanted, settings.hub, settings.engine)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lemni.errors import InvalidRequest, UnknownModel
-from lemni.types import ModelCard
+from lemni.types import ModelCard, Task
+
+_UNNAMED = "default/not-specified"
+"""What Infinity's clients send for no name."""
 
 
 class Names:
     """The served models by every name that means exactly one of them. A served name wins over another's alias."""
 
-    def __init__(self, cards: Iterable[ModelCard]) -> None:
+    def __init__(self, cards: Iterable[ModelCard], *, any_name: bool) -> None:
+        """`any_name`: the only model answers to every name, as Infinity's and TEI's do."""
         self.cards = {card.name: card for card in cards}
+        self._any_name = any_name
         self._served: dict[str, set[str]] = {}  # in lower case, like the aliases
         self._aliases: dict[str, set[str]] = {}
         for name, card in self.cards.items():
@@ -20,18 +25,19 @@ class Names:
             for alias in _aliases(card):
                 self._aliases.setdefault(alias, set()).add(name)
 
-    def find(self, wanted: str | None) -> ModelCard:
-        """The model that `wanted` means; without one, the only model.
+    def find(self, wanted: str | None, task: Task = "embed") -> ModelCard:
+        """The model that `wanted` means; without a name the only model, or the only one made for `task`.
 
         Raises:
             InvalidRequest: no name, and several models are served.
             UnknownModel: no model has the name, or several share it.
         """
         served = ", ".join(self.cards)
-        if not wanted:
-            if len(self.cards) == 1:
-                return next(iter(self.cards.values()))
-            raise InvalidRequest(f"model is missing; served here: {served}", param="model")
+        if self.cards and (not wanted or wanted == _UNNAMED):
+            return self._for(task)
+        if len(self.cards) == 1 and self._any_name:
+            return next(iter(self.cards.values()))
+        wanted = wanted or ""
         if card := self.cards.get(wanted):
             return card
         names = self._served.get(wanted.lower()) or self._aliases.get(wanted.lower(), set())
@@ -41,6 +47,15 @@ class Names:
         if names:
             raise UnknownModel(f"model {shown!r} can mean {' or '.join(sorted(names))}: say which", param="model")
         raise UnknownModel(f"model {shown!r} is not served here; served: {served}", param="model")
+
+    def _for(self, task: Task) -> ModelCard:
+        able = [card for card in self.cards.values() if task in card.tasks]
+        # A cross-encoder is made for what an embedding model can do besides.
+        made = [card for card in able if card.tasks[0] == task]
+        for choice in (list(self.cards.values()), made, able):
+            if len(choice) == 1:
+                return choice[0]
+        raise InvalidRequest(f"model is missing; served here: {', '.join(self.cards)}", param="model")
 
 
 def _aliases(card: ModelCard) -> Iterator[str]:

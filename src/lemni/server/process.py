@@ -17,6 +17,7 @@ from lemni.server.app import create_app
 from lemni.server.errors import log
 from lemni.server.models import Loaded
 from lemni.server.service import Service
+from lemni.types import ModelCard
 
 KEEP_ALIVE_S = 75  # longer than load balancers and pooled clients keep an idle connection
 _LAST_ANSWERS_S = 5  # for writing answers once the engine has ended what was too late
@@ -69,7 +70,7 @@ class _Server(uvicorn.Server):
             self.failure = error
             self.should_exit = True
             return
-        self._service.attach(loaded.engine)
+        self._service.attach(loaded.engine, loaded.models)
         print(announcement(address, loaded.engine), flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -104,7 +105,12 @@ def announcement(address: tuple[str, int], engine: Engine) -> str:
     anywhere = {"0.0.0.0": "localhost", "::": "localhost"}.get(host)
     shown = anywhere or (f"[{host}]" if ":" in host else host)
     models = "; ".join(
-        f"{card.name} ({card.dimensions} dimensions, {card.runtime} on {card.device}, {card.dtype})"
-        for card in engine.cards()
+        f"{card.name} ({_does(card)}, {card.runtime} on {card.device}, {card.dtype})" for card in engine.cards()
     )
     return f"Lemni is ready at http://{shown}:{port}{' (every interface)' if anywhere else ''}, docs at /docs: {models}"
+
+
+def _does(card: ModelCard) -> str:
+    if card.dimensions is not None:
+        return f"{card.dimensions} dimensions"
+    return f"{len(card.labels)} labels" if len(card.labels) > 1 else " and ".join(card.tasks)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from starlette.requests import Request as HttpRequest
@@ -15,7 +16,8 @@ from lemni.config import ServerSettings
 from lemni.engine import Engine
 from lemni.errors import RequestCancelled, Unavailable
 from lemni.server.names import Names
-from lemni.types import EmbedResult, ModelCard, Request
+from lemni.tasks.model import LoadedModel
+from lemni.types import ModelCard, Request, Result, Task
 
 LOADING_PATIENCE_S = 5.0
 """How long an early request waits for the models before it gets 503."""
@@ -36,15 +38,17 @@ class Service:
         self.settings = settings
         self.longest_s = longest_s
         self.engine: Engine | None = None
-        self.names = Names(())
+        self.names = Names((), any_name=False)
         self.created = int(time.time())
         self.state: Literal["loading", "serving", "stopping"] = "loading"
+        self._models: Mapping[str, LoadedModel] = {}
         self._changed = asyncio.Event()
 
-    def attach(self, engine: Engine) -> None:
-        """The engine is started. Call it on the event loop."""
+    def attach(self, engine: Engine, models: Iterable[LoadedModel]) -> None:
+        """The engine of the models is started. Call it on the event loop."""
         self.engine = engine
-        self.names = Names(engine.cards())
+        self._models = {model.card.name: model for model in models}
+        self.names = Names(engine.cards(), any_name=self.settings.any_model_name)
         self.created = int(time.time())
         if self.state == "loading":
             self.state = "serving"
@@ -64,12 +68,17 @@ class Service:
         await self._loaded()
         return list(self.names.cards.values())
 
-    async def model(self, name: str | None) -> ModelCard:
-        """The served model that a client means. Raises InvalidRequest, UnknownModel or Unavailable."""
+    async def model(self, name: str | None, task: Task = "embed") -> ModelCard:
+        """The served model that a client means; without a name the one for `task`. Raises InvalidRequest, UnknownModel
+        or Unavailable."""
         await self._loaded()
-        return self.names.find(name)
+        return self.names.find(name, task)
 
-    async def embed(self, http: HttpRequest, name: str, request: Request) -> EmbedResult:
+    def loaded_model(self, name: str) -> LoadedModel:
+        """The model of a card that `model` or `cards` gave."""
+        return self._models[name]
+
+    async def run(self, http: HttpRequest, name: str, request: Request) -> Result:
         """Run the request; give it up as soon as the client hangs up. The HTTP body must have been read.
 
         Raises what the engine raises, and RequestCancelled when the client has gone.

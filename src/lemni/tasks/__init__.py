@@ -1,0 +1,16 @@
+"""What is asked for of a model. The table holds names only: a kind is imported when a model is of it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+# `ModelSpec.kind` -> module with `heads(spec)` and `load(parts)`; see `lemni.tasks.base`.
+KINDS: dict[str, str] = {
+    "dense": "lemni.tasks.dense",
+}
+
+
+def kind_module(kind: str) -> ModuleType:
+    """The module of a kind of model."""
+    return import_module(KINDS[kind])

@@ -27,7 +27,7 @@ def dense_head(spec: ModelSpec) -> Callable[[Ops], Callable[[Tensor, Inputs], Te
     pooling = [table[mode] for mode in spec.pooling]
 
     def build(ops: Ops) -> Callable[[Tensor, Inputs], Tensor]:
-        layers = [_dense(layer, ops) for layer in spec.dense]
+        layers = dense_modules(spec, ops)
 
         def head(hidden: Tensor, inputs: Inputs) -> Tensor:
             parts = [pool(ops, hidden, inputs) for pool in pooling]
@@ -39,6 +39,11 @@ def dense_head(spec: ModelSpec) -> Callable[[Ops], Callable[[Tensor, Inputs], Te
         return head
 
     return build
+
+
+def dense_modules(spec: ModelSpec, ops: Ops) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """The Dense modules after pooling, in order: [B, in] -> [B, out]."""
+    return tuple(_dense(layer, ops) for layer in spec.dense)
 
 
 def _dense(layer: DenseLayer, ops: Ops) -> Callable[[Tensor], Tensor]:

@@ -7,10 +7,10 @@ The tokenizers library is thread-safe and releases the GIL while it works.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from collections.abc import Sequence as Seq
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,13 @@ from lemni.families.static import token_ids, unknown_id
 from lemni.hub.spec import ModelSpec
 from lemni.hub.tensors import TensorStore
 from lemni.tasks import long_texts
-from lemni.types import Item, Sequence, Truncate
+from lemni.types import Sequence, Truncate
 
 # Texts are at most about this many characters a token: a far longer one is over any limit without tokenising.
 _CHARACTERS_PER_TOKEN_GUESS = 4
+
+Named: TypeAlias = Callable[[int], str]
+"""The name of an item in its caller's words, by its place among those that are tokenised now."""
 
 
 class Tokenizer:
@@ -71,25 +74,24 @@ class Tokenizer:
 
     def encode(
         self,
-        items: Seq[Item],
+        items: Seq[str | Seq[int]],
         truncate: Truncate,
+        named: Named = str,
         prompt: str = "",
         pool_start: int = 0,
-        offset: int = 0,
     ) -> list[Sequence | LemniError]:
-        """One sequence or the item's own error per item; `offset` is the index of the first item, for messages."""
+        """One sequence or the item's own error per text or list of token ids; `named` gives an item's name for messages
+        by its place. "chunk" cuts like "right": see `windows`."""
         out: list[Sequence | LemniError | None] = [None] * len(items)
         texts: list[str] = []
         places: list[int] = []
         for place, item in enumerate(items):
             if not isinstance(item, str):
-                out[place] = self._from_ids(item, truncate, offset + place)
+                out[place] = self._from_ids(item, truncate, named(place))
             elif not is_unicode(item):
-                index = offset + place
-                message = f"input[{index}] holds a lone surrogate, which is no character"
-                out[place] = InvalidRequest(message, item=index, param="input")
+                out[place] = InvalidRequest(f"{named(place)} holds a lone surrogate, which is no character")
             elif len(prompt) + len(item) > self._whole_size:
-                out[place] = self._long(prompt + item, truncate, pool_start, offset + place)
+                out[place] = self._long(prompt + item, truncate, pool_start, named(place))
             else:
                 texts.append(prompt + item)
                 places.append(place)
@@ -97,10 +99,49 @@ class Tokenizer:
             tokenizer = self._tokenizer(truncate)
             encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=not self._static)
             for place, encoding in zip(places, encodings, strict=True):
-                out[place] = self._sequence(encoding, truncate, pool_start, offset + place)
+                out[place] = self._sequence(encoding, truncate, pool_start, named(place))
         return [result for result in out if result is not None]
 
-    def _long(self, text: str, truncate: Truncate, pool_start: int, index: int) -> Sequence | LemniError:
+    def windows(self, text: str, name: str, prompt: str = "") -> list[Sequence] | LemniError:
+        """A text of any length as consecutive sequences of at most `max_length` tokens, special tokens around each."""
+        if not is_unicode(text):
+            return InvalidRequest(f"{name} holds a lone surrogate, which is no character")
+        if self._static:
+            [whole] = self.encode([prompt + text], "error", lambda _: name)
+            if not isinstance(whole, InputTooLong):
+                return whole if isinstance(whole, LemniError) else [whole]
+            ids = token_ids(np.array(self._plain.encode(prompt + text).ids, dtype=np.int32), self._unknown)
+            return [Sequence(ids[at : at + self.max_length]) for at in range(0, len(ids), self.max_length)]
+        encoding = self._tokenizer("right").encode_batch_fast([prompt + text])[0]
+        parts = [np.array(window.ids, dtype=np.int32) for window in (encoding, *encoding.overflowing)]
+        found = [self._checked(part, False, 0, name) for part in parts]
+        return [one for one in found if isinstance(one, Sequence)]
+
+    def encode_chunks(self, texts: Seq[str], name: str, prompt: str = "") -> Sequence | LemniError:
+        """Parts of one document as one sequence, joined by blanks where they meet without one, and the span of
+        tokens of each. A token belongs to the part that its first character is in; markers around belong to none."""
+        joined, ends = prompt, []
+        for text in texts:
+            if not is_unicode(text):
+                return InvalidRequest(f"{name} holds a lone surrogate, which is no character")
+            joined += text if not joined or joined[-1].isspace() or text[:1].isspace() else f" {text}"
+            ends.append(len(joined))
+        encoding = self._plain.encode(joined)
+        if len(encoding) > self.max_length:
+            return self._too_long(f"{len(encoding)} (all parts together)", name)
+        starts = [first + joined[first:last].startswith(" ") for first, last in encoding.offsets]
+        owner = np.searchsorted([len(prompt), *ends], starts, "right") - 1
+        owner[np.array(encoding.special_tokens_mask, dtype=bool)] = -1
+        spans = []
+        for part in range(len(texts)):
+            [places] = np.nonzero(owner == part)
+            if not len(places):
+                return InvalidRequest(f"{name}: part {part} holds no text to embed")
+            spans.append((places[0], places[-1] + 1))
+        ids = np.array(encoding.ids, dtype=np.int32)
+        return Sequence(ids, outputs=("tokens",), spans=np.array(spans, dtype=np.int32))
+
+    def _long(self, text: str, truncate: Truncate, pool_start: int, name: str) -> Sequence | LemniError:
         """Tokenise only as much of a long text as truncation leaves, and a bit more to be sure of it."""
         tokenizer = self._tokenizer(truncate)
         size = self._whole_size
@@ -108,27 +149,27 @@ class Tokenizer:
             part = long_texts.part(text, size, "left" if truncate == "left" else "right")
             [encoding] = tokenizer.encode_batch_fast([part], add_special_tokens=not self._static)
             if len(part) == len(text):
-                return self._sequence(encoding, truncate, pool_start, index)
+                return self._sequence(encoding, truncate, pool_start, name)
             # Truncation keeps what it cuts off as windows, each with its own special tokens.
             tokens = len(encoding) + sum(len(window) - self._added for window in encoding.overflowing)
             if self._unknown is not None:
                 tokens -= encoding.ids.count(self._unknown)
             if tokens >= self.max_length + long_texts.MARGIN:
                 if truncate == "error":
-                    return self._too_long(f"more than {tokens - long_texts.MARGIN}", index)
-                return self._sequence(encoding, truncate, pool_start, index)
+                    return self._too_long(f"more than {tokens - long_texts.MARGIN}", name)
+                return self._sequence(encoding, truncate, pool_start, name)
             if self._squeezes and size == self._whole_size:
                 text = long_texts.squeeze(text)
             size *= long_texts.GROWTH
 
-    def _sequence(self, encoding: Any, truncate: Truncate, pool_start: int, index: int) -> Sequence | LemniError:
+    def _sequence(self, encoding: Any, truncate: Truncate, pool_start: int, name: str) -> Sequence | LemniError:
         ids = np.array(encoding.ids, dtype=np.int32)
         truncated = bool(encoding.overflowing)
         if self._static:
             ids = token_ids(ids, self._unknown)
             truncated = len(ids) > self.max_length and truncate != "error"
             ids = self._cut(ids, truncate) if truncated else ids
-        return self._checked(ids, truncated, pool_start, index)
+        return self._checked(ids, truncated, pool_start, name)
 
     def prompt_tokens(self, prompt: str) -> int:
         """Tokens that a prompt takes at the start of a sequence, as sentence-transformers counts them."""
@@ -138,23 +179,24 @@ class Tokenizer:
     def _tokenizer(self, truncate: Truncate) -> Any:
         if truncate == "error" or self._static:
             return self._plain
-        if truncate not in self._cutting:
+        side = "left" if truncate == "left" else "right"
+        if side not in self._cutting:
             from tokenizers import Tokenizer as Library
 
             clone = Library.from_str(self._plain.to_str())
-            clone.enable_truncation(self.max_length, direction=truncate)
-            self._cutting[truncate] = clone
-        return self._cutting[truncate]
+            clone.enable_truncation(self.max_length, direction=side)
+            self._cutting[side] = clone
+        return self._cutting[side]
 
-    def _checked(self, ids: NDArray[np.int32], truncated: bool, pool_start: int, index: int) -> Sequence | LemniError:
+    def _checked(self, ids: NDArray[np.int32], truncated: bool, pool_start: int, name: str) -> Sequence | LemniError:
         if len(ids) > self.max_length:
-            return self._too_long(len(ids), index)
+            return self._too_long(len(ids), name)
         if len(ids) == 0:  # "" where nothing is put around a text
             ids = np.array([self._nothing], dtype=np.int32)
         return Sequence(ids, pool_start=min(pool_start, len(ids) - 1), truncated=truncated)
 
-    def _from_ids(self, item: Seq[int], truncate: Truncate, index: int) -> Sequence | LemniError:
-        if error := no_item(item, index):
+    def _from_ids(self, item: Seq[int], truncate: Truncate, name: str) -> Sequence | LemniError:
+        if error := no_item(item, name):
             return error
         try:
             ids = np.asarray(item)
@@ -164,22 +206,20 @@ class Tokenizer:
         if ids.dtype.kind in "fO" and all(type(token) is int for token in item):  # beyond 64 bits
             ids, integers = np.array(item, dtype=object), True
         if ids.ndim != 1 or len(ids) == 0 or not integers:
-            return InvalidTokenIds(f"input[{index}] must be a list of at least one token id", item=index, param="input")
+            return InvalidTokenIds(f"{name} must be a list of at least one token id")
         wrong = ids[(ids < 0) | (ids >= self.vocabulary)]
         if len(wrong):
             return InvalidTokenIds(
-                f"input[{index}] holds token id {int(wrong[0])}, "
+                f"{name} holds token id {int(wrong[0])}, "
                 f"but this model's vocabulary is 0..{self.vocabulary - 1}. "
                 "The ids come from another tokenizer: send text instead "
                 "(langchain-openai: OpenAIEmbeddings(..., check_embedding_ctx_length=False)), "
-                "or ids of this model's own tokenizer.",
-                item=index,
-                param="input",
+                "or ids of this model's own tokenizer."
             )
         if len(ids) <= self.max_length:
             return Sequence(ids.astype(np.int32))
         if truncate == "error":
-            return self._too_long(len(ids), index)
+            return self._too_long(len(ids), name)
         return Sequence(self._cut(ids, truncate).astype(np.int32), truncated=True)
 
     def _cut(self, ids: NDArray[Any], truncate: Truncate) -> NDArray[Any]:
@@ -191,32 +231,28 @@ class Tokenizer:
         body = body[:room] if truncate == "right" else body[len(body) - room :]
         return np.concatenate([first, body, last])[: self.max_length]
 
-    def _too_long(self, tokens: int | str, index: int) -> InputTooLong:
+    def _too_long(self, tokens: int | str, name: str) -> InputTooLong:
         return InputTooLong(
-            f"input[{index}] has {tokens} tokens, but this model takes at most {self.max_length}. "
-            "Shorten it, or let the server truncate it.",
-            item=index,
-            param="input",
+            f"{name} has {tokens} tokens, but this model takes at most {self.max_length}. "
+            "Shorten it, or let the server truncate it."
         )
 
-    def estimate(self, item: Item, prompt: str = "") -> int:
+    def estimate(self, item: str | Seq[int], prompt: str = "") -> int:
         """A guess at the tokens of an item, without tokenising; at least 1."""
         if isinstance(item, str):
             tokens = (len(prompt) + len(item)) // _CHARACTERS_PER_TOKEN_GUESS + 2
         else:
-            if error := no_item(item, None):
+            if error := no_item(item, "an item"):
                 raise error
             tokens = len(item)
         return max(1, min(tokens, self.max_length))
 
 
-def no_item(item: object, index: int | None) -> InvalidRequest | None:
+def no_item(item: object, name: str) -> InvalidRequest | None:
     """What is wrong with something that is neither a text nor a list."""
     if isinstance(item, Sized) and not isinstance(item, bytes | bytearray | Mapping):
         return None
-    name = "an item" if index is None else f"input[{index}]"
-    shown = repr(item)[:40]
-    return InvalidRequest(f"{name} is {shown}; it must be a text or a list of token ids", item=index, param="input")
+    return InvalidRequest(f"{name} is {repr(item)[:40]}; it must be a text or a list of token ids")
 
 
 def is_unicode(text: str) -> bool:

@@ -1,7 +1,7 @@
 """What the OpenAI dialect's bodies look like: checks the options of a request, and documents both sides at /docs.
 
-Null means absent, unknown keys are ignored, as OpenAI's clients expect. `input` is checked by `openai_input`, so that
-a long list costs no pass through pydantic and its errors name the item.
+Null means absent, unknown keys are ignored, as OpenAI's clients expect. `input` is checked by `lemni.server.inputs`, so
+that a long list costs no pass through pydantic and its errors name the item.
 """
 
 from __future__ import annotations
@@ -10,16 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from lemni.server.inputs import TRUNCATE_SCHEMA, truncation
 from lemni.types import Priority, Truncate
-
-_TRUNCATE: dict[str, Truncate] = {
-    "right": "right",
-    "end": "right",
-    "left": "left",
-    "start": "left",
-    "error": "error",
-    "none": "error",
-}
 
 _INPUT_SCHEMA = {
     "anyOf": [
@@ -49,12 +41,6 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _truncate(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "right" if value else "error"
-    return _TRUNCATE.get(value.lower(), value) if isinstance(value, str) else value
-
-
 class EmbeddingsBody(BaseModel):
     """`POST /v1/embeddings`. The fields from `truncate` on are Lemni's own."""
 
@@ -74,8 +60,8 @@ class EmbeddingsBody(BaseModel):
     user: Any = Field(None, description="Ignored.")
     truncate: Annotated[
         Truncate | None,
-        BeforeValidator(_truncate),
-        WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "enum": sorted(_TRUNCATE)}]}),
+        BeforeValidator(truncation),
+        WithJsonSchema(TRUNCATE_SCHEMA),
     ] = Field(
         None,
         description="Texts over the model's length: true or right (END) cuts the end, left (START) cuts the start, "
@@ -149,7 +135,9 @@ class Model(BaseModel):
     device: str
     dtype: str
     parameters: int
-    dimensions: int
+    modalities: list[str]
+    labels: list[str] = Field(description="Names of what it classifies into.")
+    dimensions: int | None
     max_length: int = Field(description="Tokens of the longest input.")
     vocabulary: int
     matryoshka_dimensions: list[int] = Field(description="Sizes the model was trained for; empty if unknown.")

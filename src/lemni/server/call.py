@@ -1,0 +1,91 @@
+"""One HTTP call as a dialect sees it: the parsed body, the served models, and the way to the engine.
+
+Made by `lemni.server.dialects` for every operation; everything here is the same for all dialects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from typing import Any
+
+import orjson
+from fastapi import Request as HttpRequest
+from fastapi.responses import Response
+
+from lemni.server.errors import log
+from lemni.server.service import Service
+from lemni.tasks.model import LoadedModel
+from lemni.types import Item, ModelCard, Options, Priority, Request, Result, Task
+
+_MOST_INDICES = 100  # of the header that names truncated items
+
+
+class Call:
+    """Attributes:
+    http: the request; its body has been read.
+    body: the JSON object, or the fields of a form (files as bytes); empty for a GET.
+    """
+
+    def __init__(self, http: HttpRequest, service: Service, body: Mapping[str, Any]) -> None:
+        self.http = http
+        self.service = service
+        self.body = body
+
+    @property
+    def max_items(self) -> int:
+        """Items that one request may hold."""
+        return self.service.settings.max_items
+
+    async def card(self, name: str | None, task: Task = "embed") -> ModelCard:
+        """The served model that the client means; without a name, the one that does `task`.
+
+        Raises InvalidRequest, UnknownModel or Unavailable.
+        """
+        return await self.service.model(name, task)
+
+    def model(self, card: ModelCard) -> LoadedModel:
+        """The loaded model of a card, for its tokenizer. Slow work with it belongs in a thread."""
+        return self.service.loaded_model(card.name)
+
+    async def run(
+        self,
+        card: ModelCard,
+        items: Seq[Item],
+        options: Options = Options(),  # noqa: B008 (frozen)
+        *,
+        tasks: tuple[Task, ...] = ("embed",),
+        field: str = "input",
+        lone: bool = False,
+        priority: Priority | None = None,
+        deadline_s: float | None = None,
+    ) -> Result:
+        """What the model makes of the items; given up as soon as the client hangs up.
+
+        Args:
+            field: the client's name for its items, for messages: "input", "texts" ...
+            lone: the client sent one item, not a list.
+            deadline_s: seconds, at most the server's own limit.
+
+        Raises what the engine raises.
+        """
+        if deadline_s is not None:
+            deadline_s = min(deadline_s, self.service.longest_s)
+        request = Request(items, options, tasks, priority or "interactive", deadline_s, field=field, lone=lone)
+        return await self.service.run(self.http, card.name, request)
+
+
+def json_response(data: Any, headers: dict[str, str] | None = None) -> Response:
+    """Small answers; vectors are written by `lemni.server.rows`."""
+    body = data if isinstance(data, bytes) else orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def truncation_header(result: Result) -> dict[str, str]:
+    """The header that says which items lost tokens, if some did."""
+    cut = result.truncated
+    if not cut:
+        return {}
+    log.debug("truncated items: %s", cut)
+    more = len(cut) - _MOST_INDICES
+    return {"x-lemni-truncated": ",".join(map(str, cut[:_MOST_INDICES])) + (f" and {more} more" if more > 0 else "")}

@@ -1,0 +1,69 @@
+"""The routes of all dialects: one per method and path, which reads the body once and asks whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from lemni.server.body import read_body
+from lemni.server.call import Call
+from lemni.server.dialect import Dialect, Operation
+from lemni.server.openapi import documentation
+from lemni.server.service import service_of
+
+_Owners = list[tuple[Dialect, Operation]]
+
+
+class Dialects:
+    """The dialects that are served, their routes, and whose a path is."""
+
+    def __init__(self, dialects: list[Dialect]) -> None:
+        self.all = dialects
+        self._owners: dict[tuple[str, str], _Owners] = {}
+        for dialect in dialects:
+            for operation in dialect.operations:
+                for path in operation.paths:
+                    self._owners.setdefault((operation.method, path), []).append((dialect, operation))
+        # A path with a parameter is known by what comes before it.
+        self._paths = {path.partition("{")[0]: fallback(owners)[0] for (_, path), owners in self._owners.items()}
+
+    def router(self) -> APIRouter:
+        """One route for each method and path."""
+        router = APIRouter()
+        # Whole paths first: a path with a parameter would take them too.
+        for method, path in sorted(self._owners, key=lambda key: "{" in key[1]):
+            owners = self._owners[method, path]
+            router.add_api_route(path, _endpoint(owners), methods=[method], **documentation(method, path, owners))
+        return router
+
+    def of(self, path: str) -> Dialect:
+        """The dialect of a path, whether or not there is a route for it."""
+        if exact := self._paths.get(path):
+            return exact
+        prefixes = [known for known in self._paths if known.endswith("/") and path.startswith(known)]
+        return self._paths[max(prefixes, key=len)] if prefixes else self.all[0]
+
+
+def fallback(owners: _Owners) -> tuple[Dialect, Operation]:
+    """Who takes a body that nobody claims, and answers for the path before there is a body."""
+    return next((owner for owner in owners if owner[1].claims is None), owners[0])
+
+
+def choose(owners: _Owners, body: Mapping[str, Any]) -> tuple[Dialect, Operation]:
+    """Whose a body is."""
+    claimed = (owner for owner in owners if owner[1].claims is not None and owner[1].claims(body))
+    return next(claimed, fallback(owners))
+
+
+def _endpoint(owners: _Owners) -> Any:
+    async def endpoint(http: Request) -> Response:
+        service = service_of(http)
+        http.state.dialect = fallback(owners)[0]
+        body = await read_body(http, service.settings.max_body_mib) if http.method == "POST" else {}
+        http.state.dialect, operation = choose(owners, body)
+        return await operation.handler(Call(http, service, body))
+
+    return endpoint
