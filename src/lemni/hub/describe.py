@@ -75,9 +75,7 @@ def describe(files: ModelFiles) -> ModelSpec:
     else:
         model_type = str(config.get("model_type") or "")
     architectures = tuple(config.get("architectures") or ())
-    if modules.pooling is None and kind != "dense":
-        modules.pooling = ("cls",)
-    elif modules.pooling is None:
+    if modules.pooling is None and kind == "dense":
         modules.pooling = (_guess_pooling(config, model_type, architectures, modules.notes),)
     sentence = _sentence_config(root)
     transformer = _first_json(folder, _TRANSFORMER_CONFIGS)
@@ -92,7 +90,7 @@ def describe(files: ModelFiles) -> ModelSpec:
         weights=weights,
         onnx=onnx[0] if onnx else None,
         pickle=pickle[0] if pickle else None,
-        pooling=modules.pooling,
+        pooling=modules.pooling or ("cls",),
         include_prompt=modules.include_prompt,
         dense=tuple(modules.dense),
         normalize=modules.normalize,
