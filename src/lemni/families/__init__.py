@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "albert": ("albert", "Albert"),
     "bert": ("bert", "Bert"),
     "camembert": ("bert", "Bert"),
+    "deberta-v2": ("deberta", "DebertaV2"),
     "distilbert": ("distilbert", "DistilBert"),
     "electra": ("bert", "Bert"),
     "eurobert": ("eurobert", "EuroBert"),

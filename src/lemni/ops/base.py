@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from numpy.typing import NDArray
 
 from lemni.errors import ModelLoadError
-from lemni.ops.plan import FULL, Window
+from lemni.ops.plan import FULL, Buckets, Window
 
 Tensor: TypeAlias = Any
 
@@ -127,6 +127,39 @@ class Ops(Protocol):
 
         Args:
             table: constant [heads, 2N - 1]; column `distance + N - 1`. Distances beyond are clipped.
+        """
+        ...
+
+    def disentangled_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        inputs: OwnInputs,
+        *,
+        scale: float,
+        position_keys: Tensor | None,
+        position_queries: Tensor | None,
+        buckets: Buckets,
+    ) -> Tensor:
+        """DeBERTa's attention (arXiv:2006.03654, eq. 4), each sequence by itself: softmax(scale s) v, where s of query
+        i and key j is q_i k_j + q_i K_b + k_j Q_b, and b is the bucket of the distance j - i.
+
+        Args:
+            query, key, value: [T, heads, D].
+            position_keys: K, constant [heads, N, D]: content to position; None leaves its term out.
+            position_queries: Q, the same: position to content.
+            buckets: rows of K and Q by distance, 0..N - 1.
+
+        Returns:
+            [T, heads * D].
+        """
+        ...
+
+    def neighbours(self, x: Tensor, inputs: OwnInputs) -> Tensor:
+        """[T, D] -> [T, 3 * D]: the token before, the token and the one after, zeros where a sequence has none.
+
+        A linear layer on it is a convolution of width 3 with padding, sequence by sequence.
         """
         ...
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemni.ops.base import activation_named
-from lemni.ops.plan import FULL, Window
+from lemni.ops.plan import FULL, Buckets, Window
 from lemni.types import PackedBatch
 
 Tensor: TypeAlias = NDArray[Any]
@@ -160,9 +160,7 @@ class NumpyOps:
             if bias is not None:
                 scores = scores + bias[:, :length, :length]
             scores = np.where(_visible(length, window), scores, -np.inf)
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            weights /= weights.sum(-1, keepdims=True)
-            parts.append(np.einsum("hqk,khd->qhd", weights, value[span]).reshape(length, -1))
+            parts.append(_weighted(scores, value[span]))
         return np.concatenate(parts)
 
     def relative_bias(self, table: Tensor, inputs: NumpyInputs) -> Tensor:
@@ -170,6 +168,39 @@ class NumpyOps:
         middle = table.shape[1] // 2
         bias: Tensor = table[:, np.clip(longest - longest[:, None], -middle, middle) + middle]
         return bias
+
+    def disentangled_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        inputs: NumpyInputs,
+        *,
+        scale: float,
+        position_keys: Tensor | None,
+        position_queries: Tensor | None,
+        buckets: Buckets,
+    ) -> Tensor:
+        parts = []
+        for span in inputs.spans:
+            scores = np.einsum("qhd,khd->hqk", query[span], key[span])
+            places = np.arange(scores.shape[-1])
+            bucket = buckets(places - places[:, None])[None]  # [1, queries, keys]
+            if position_keys is not None:
+                by_bucket = np.einsum("qhd,hnd->hqn", query[span], position_keys)
+                scores = scores + np.take_along_axis(by_bucket, bucket, axis=2)
+            if position_queries is not None:
+                by_bucket = np.einsum("hnd,khd->hnk", position_queries, key[span])
+                scores = scores + np.take_along_axis(by_bucket, bucket, axis=1)
+            parts.append(_weighted(np.float32(scale) * scores, value[span]))
+        return np.concatenate(parts)
+
+    def neighbours(self, x: Tensor, inputs: NumpyInputs) -> Tensor:
+        parts = []
+        for span in inputs.spans:
+            padded = np.pad(x[span], ((1, 1), (0, 0)))
+            parts.append(np.concatenate([padded[:-2], padded[1:-1], padded[2:]], axis=1))
+        return np.concatenate(parts)
 
     def segment_sum(self, x: Tensor, inputs: NumpyInputs) -> Tensor:
         return np.stack([x[span].sum(0) for span in inputs.spans])
@@ -192,6 +223,14 @@ class NumpyOps:
 
 def _halves(width: int) -> tuple[slice, slice]:
     return slice(0, width // 2), slice(width // 2, width)
+
+
+def _weighted(scores: Floats, value: Floats) -> Floats:
+    """softmax(scores) value of one sequence: [heads, queries, keys], [keys, heads, D] -> [queries, heads * D]."""
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed: Floats = np.einsum("hqk,khd->qhd", weights, value)
+    return mixed.reshape(len(mixed), -1)
 
 
 def _visible(length: int, window: Window) -> NDArray[np.bool_]:

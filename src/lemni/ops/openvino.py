@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from lemni.ops.base import activation_named
-from lemni.ops.plan import FULL, RowPlan, Window, plan_rows, rounded
+from lemni.ops.plan import FULL, Buckets, RowPlan, Window, neighbours, plan_rows, rounded
 from lemni.types import PackedBatch
 
 Tensor: TypeAlias = ov.Output | ov.Node
@@ -58,13 +58,17 @@ _FEEDERS: dict[str, tuple[list[int], _Feeder]] = {
     "row_tokens": ([-1, -1], lambda batch, plan: plan.token),
     "row_cells": ([-1], lambda batch, plan: plan.cell),
     "relative": ([-1, -1], lambda batch, plan: plan.relative),
+    "neighbours": ([-1, 3], lambda batch, plan: neighbours(batch.lengths)),
 }
 
 _FLOATS = ("places", "lengths", "pool_mask", "segments")
 
 # Parameters with an axis of tokens or of sequences, and which: there they get spare ones at the end, so that shapes
 # repeat. A spare token is of no sequence; a spare sequence has one token's length, so that nothing is divided by zero.
-_TOKEN_AXES = {"ids": 0, "positions": 0, "token_types": 0, "places": 0, "pool_mask": 0, "row_cells": 0, "segments": 1}
+_TOKEN_AXES = {
+    "ids": 0, "positions": 0, "token_types": 0, "places": 0, "pool_mask": 0, "row_cells": 0, "neighbours": 0,
+    "segments": 1,
+}  # fmt: skip
 _SEQUENCE_AXES = {"lengths": 0, "first": 0, "last": 0, "segments": 0, "by_sequence": 0}
 
 
@@ -74,6 +78,7 @@ class OpenVINOInputs:
     def __init__(self) -> None:
         self.parameters: dict[str, ov.Node] = {}
         self._feeders: dict[str, _Feeder] = {}
+        self._bucketed: dict[Buckets, int] = {}
         self._biased: dict[Window, tuple[Tensor, ov.Node]] = {}
 
     def parameter(self, name: str) -> ov.Node:
@@ -83,6 +88,37 @@ class OpenVINOInputs:
     def mask(self, window: Window) -> ov.Node:
         """float [R, 1, L or 1, L], one parameter for each kind of window in the model."""
         return self._parameter(f"mask_{window[0]}_{window[1]}", [-1, 1, -1, -1], lambda batch, plan: plan.mask(window))
+
+    def bucketed(self, buckets: Buckets) -> tuple[ov.Node, ov.Node, ov.Node]:
+        """Parameters from `RowPlan.bucketed`: int [W], and two of int [L * L] with the cell of each query and key,
+        in [L, W] by the query and its bucket, and in [W, L] by the bucket and its key."""
+        number = self._bucketed.setdefault(buckets, len(self._bucketed))
+
+        def by_query(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
+            found, places = plan.bucketed(buckets)
+            cells: NDArray[np.int32] = places + np.arange(plan.width, dtype=np.int32)[:, None] * np.int32(len(found))
+            return cells.reshape(-1)
+
+        def by_key(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
+            _, places = plan.bucketed(buckets)
+            cells: NDArray[np.int32] = places * np.int32(plan.width) + np.arange(plan.width, dtype=np.int32)
+            return cells.reshape(-1)
+
+        return (
+            self._parameter(f"buckets_{number}", [-1], lambda batch, plan: plan.bucketed(buckets)[0]),
+            self._parameter(f"buckets_{number}_by_query", [-1], by_query),
+            self._parameter(f"buckets_{number}_by_key", [-1], by_key),
+        )
+
+    def rows(self, x: Tensor) -> ov.Node:
+        """[T, heads, D] -> [R, heads, L, D]."""
+        rows = op.gather(x, self.parameter("row_tokens"), _ints(_TOKEN_AXIS))
+        return op.transpose(rows, _ints(0, 2, 1, 3))
+
+    def unrows(self, x: Tensor) -> ov.Node:
+        """[R, heads, L, D] -> [T, heads * D]."""
+        flat = op.reshape(op.transpose(x, _ints(0, 2, 1, 3)), _ints(-1, _width(x, 1) * _width(x)), False)
+        return op.gather(flat, self.parameter("row_cells"), _ints(_TOKEN_AXIS))
 
     def biased(self, window: Window, bias: Tensor) -> ov.Node:
         """mask + bias [R, heads, L, L]; one node for all layers that share the bias."""
@@ -230,11 +266,7 @@ class OpenVINOOps:
         window: Window = FULL,
         bias: Tensor | None = None,
     ) -> ov.Node:
-        count, kv_count, dim = _width(query, 1), _width(key, 1), _width(value)
-        tokens = inputs.parameter("row_tokens")
-
-        def rows(x: Tensor) -> ov.Node:  # [T, heads, D] -> [R, heads, L, D]
-            return op.transpose(op.gather(x, tokens, _ints(_TOKEN_AXIS)), _ints(0, 2, 1, 3))
+        count, kv_count = _width(query, 1), _width(key, 1)
 
         def shared(x: ov.Node) -> ov.Node:  # every key and value head serves several query heads
             if kv_count == count:
@@ -245,16 +277,53 @@ class OpenVINOOps:
 
         mask = inputs.mask(window) if bias is None else inputs.biased(window, bias)
         out = op.scaled_dot_product_attention(
-            rows(query), shared(rows(key)), shared(rows(value)), mask, _scalar(scale), causal=False
+            inputs.rows(query), shared(inputs.rows(key)), shared(inputs.rows(value)), mask, _scalar(scale), causal=False
         )
-        flat = op.reshape(op.transpose(out, _ints(0, 2, 1, 3)), _ints(-1, count * dim), False)
-        return op.gather(flat, inputs.parameter("row_cells"), _ints(_TOKEN_AXIS))
+        return inputs.unrows(out)
 
     def relative_bias(self, table: Tensor, inputs: OpenVINOInputs) -> ov.Node:
         columns = _width(table)
         shifted = op.add(inputs.parameter("relative"), op.constant(np.int32(columns // 2)))
         clipped = op.minimum(op.maximum(shifted, op.constant(np.int32(0))), op.constant(np.int32(columns - 1)))
         return op.gather(table, clipped, _ints(1))
+
+    def disentangled_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        inputs: OpenVINOInputs,
+        *,
+        scale: float,
+        position_keys: Tensor | None,
+        position_queries: Tensor | None,
+        buckets: Buckets,
+    ) -> ov.Node:
+        query, key, value = inputs.rows(query), inputs.rows(key), inputs.rows(value)
+        found, by_query, by_key = inputs.bucketed(buckets)
+        square = op.concat([_ints(0, 0), _length(query), _length(query)], 0)
+
+        def table(positions: Tensor) -> ov.Node:  # [heads, N, D] -> [heads, W, D]
+            return op.multiply(op.gather(positions, found, _ints(1)), _scalar(scale))
+
+        def spread(by_bucket: ov.Node, cells: ov.Node) -> ov.Node:  # -> [R, heads, L, L]
+            # One list of cells for all rows and heads: several times as fast as GatherElements.
+            flat = op.reshape(by_bucket, _ints(0, 0, -1), True)
+            return op.reshape(op.gather(flat, cells, _ints(2)), square, True)
+
+        bias = inputs.mask(FULL)
+        if position_keys is not None:
+            bias = op.add(bias, spread(op.matmul(query, table(position_keys), False, True), by_query))
+        if position_queries is not None:
+            bias = op.add(bias, spread(op.matmul(table(position_queries), key, False, True), by_key))
+        return inputs.unrows(op.scaled_dot_product_attention(query, key, value, bias, _scalar(scale), causal=False))
+
+    def neighbours(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
+        dim = _width(x)
+        # Index -1 is the row of zeros at the end.
+        padded = op.concat([x, op.constant(np.zeros((1, dim), dtype=np.float32))], _TOKEN_AXIS)
+        rows = op.gather(padded, inputs.parameter("neighbours"), _ints(_TOKEN_AXIS))
+        return op.reshape(rows, _ints(0, 3 * dim), True)
 
     def segment_sum(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
         return op.matmul(inputs.parameter("segments"), x, False, False)
@@ -271,6 +340,11 @@ class OpenVINOOps:
 
     def square_root(self, x: Tensor) -> ov.Node:
         return op.sqrt(x)
+
+
+def _length(rows: ov.Node) -> ov.Node:
+    """int64 [1]: L of [R, heads, L, D]."""
+    return op.gather(op.shape_of(rows), _ints(2), _ints(0))
 
 
 def _width(x: Tensor, axis: int = -1) -> int:

@@ -8,6 +8,7 @@ the time of such a batch). Pure numpy: lengths in, index arrays out; the runtime
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +22,9 @@ FULL: Window = (-1, -1)
 CAUSAL: Window = (-1, 0)
 
 MASKED = np.float32(-1e9)
+
+Buckets = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""Distances key - query -> rows of a table of positions. Hashable: batches remember what it gave them."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,19 @@ class RowPlan:
         columns = np.arange(self.width, dtype=np.int32)
         return columns[None, :] - columns[:, None]
 
+    def bucketed(self, buckets: Buckets) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The buckets that distances in a row fall into.
+
+        Returns:
+            int32 [W], from the lowest to the highest of them, and int32 [L, L]: which of these W each query (first
+            axis) and key have.
+        """
+        found = buckets(np.arange(1 - self.width, self.width, dtype=np.int64)).astype(np.int32)
+        lowest, highest = found.min(), found.max()
+        # Row i of the windows begins at distance 1 - L + i, a query's at minus its column.
+        places = np.lib.stride_tricks.sliding_window_view(found - lowest, self.width)[::-1]
+        return np.arange(lowest, highest + 1, dtype=np.int32), places
+
     def mask(self, window: Window = FULL) -> NDArray[np.float32]:
         """float32 [R, 1, L or 1, L]: 0 where the query (third axis) sees the key (last axis), else a large negative."""
         if window == FULL and not self.column.any():  # one sequence a row
@@ -94,6 +111,15 @@ def rounded(count: int, parts: int = 8, least: int = 8) -> int:
     """
     step = max(least, (1 << count.bit_length() - 1) // parts)
     return -(-count // step) * step
+
+
+def neighbours(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+    """int32 [T, 3]: the token before, the token, the one after, in sequences of these lengths; -1 where it has none."""
+    ends = np.cumsum(lengths)
+    tokens = np.arange(lengths.sum(), dtype=np.int32)[:, None] + np.array([-1, 0, 1], dtype=np.int32)
+    tokens[ends - lengths, 0] = -1
+    tokens[ends - 1, 2] = -1
+    return tokens
 
 
 def plan_rows(lengths: NDArray[np.int32]) -> RowPlan:

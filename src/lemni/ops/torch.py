@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from lemni.ops.base import activation_named
-from lemni.ops.plan import FULL, RowPlan, Window, plan_rows
+from lemni.ops.plan import FULL, Buckets, RowPlan, Window, neighbours, plan_rows
 from lemni.types import PackedBatch
 
 Tensor: TypeAlias = torch.Tensor
@@ -49,6 +49,7 @@ class TorchInputs:
         self.device = device
         self.dtype = dtype
         self._masks: dict[Window, Tensor] = {}
+        self._bucketed: dict[Buckets, tuple[Tensor, Tensor]] = {}
         self._biased: tuple[Window, Tensor, Tensor] | None = None
 
     def put(self, array: NDArray[Any]) -> Tensor:
@@ -107,6 +108,21 @@ class TorchInputs:
         if window not in self._masks:
             self._masks[window] = self.put(self.plan.mask(window)).to(self.dtype)
         return self._masks[window]
+
+    def bucketed(self, buckets: Buckets) -> tuple[Tensor, Tensor]:
+        """`RowPlan.bucketed`: int [W] and int64 [L, L]."""
+        if buckets not in self._bucketed:
+            found, places = self.plan.bucketed(buckets)
+            self._bucketed[buckets] = self.put(found), self.put(places.astype(np.int64))
+        return self._bucketed[buckets]
+
+    def rows(self, x: Tensor) -> Tensor:
+        """[T, heads, D] -> [R, heads, L, D]."""
+        return x[self.tokens].view(self.plan.rows, self.plan.width, *x.shape[1:]).transpose(1, 2)
+
+    def unrows(self, x: Tensor) -> Tensor:
+        """[R, heads, L, D] -> [T, heads * D]."""
+        return x.transpose(1, 2).reshape(self.plan.rows * self.plan.width, -1)[self.cells]
 
     def biased(self, window: Window, bias: Tensor) -> Tensor:
         """mask + bias [R, heads, L, L]; the last one is kept, for all layers share it."""
@@ -182,20 +198,43 @@ class TorchOps:
                 scale=scale, window_size=window, enable_gqa=key.shape[1] != query.shape[1],
             )  # fmt: skip
             return out.flatten(1)
-        plan = inputs.plan
-
-        def rows(x: Tensor) -> Tensor:  # [T, heads, D] -> [R, heads, L, D]
-            return x[inputs.tokens].view(plan.rows, plan.width, *x.shape[1:]).transpose(1, 2)
-
+        query, key, value = inputs.rows(query), inputs.rows(key), inputs.rows(value)
         mask = inputs.mask(window) if bias is None else inputs.biased(window, bias)
-        out = F.scaled_dot_product_attention(
-            rows(query), rows(key), rows(value), mask, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
-        )
-        return out.transpose(1, 2).reshape(plan.rows * plan.width, -1)[inputs.cells]
+        grouped = key.shape[1] != query.shape[1]
+        return inputs.unrows(F.scaled_dot_product_attention(query, key, value, mask, scale=scale, enable_gqa=grouped))
 
     def relative_bias(self, table: Tensor, inputs: TorchInputs) -> Tensor:
         columns = np.clip(inputs.plan.relative + table.shape[1] // 2, 0, table.shape[1] - 1)  # [L, L]
         return table[:, inputs.put(columns)]  # [heads, L, L]
+
+    def disentangled_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        inputs: TorchInputs,
+        *,
+        scale: float,
+        position_keys: Tensor | None,
+        position_queries: Tensor | None,
+        buckets: Buckets,
+    ) -> Tensor:
+        query, key, value = inputs.rows(query), inputs.rows(key), inputs.rows(value)
+        found, places = inputs.bucketed(buckets)
+        places = places.expand(*query.shape[:2], -1, -1)  # [R, heads, L, L], without memory
+        bias = inputs.mask(FULL)
+        # Scaled before the product, which could overflow float16.
+        if position_keys is not None:
+            by_bucket = query @ (position_keys[:, found] * scale).transpose(1, 2)  # [R, heads, L, W]
+            bias = bias + by_bucket.gather(3, places)
+        if position_queries is not None:
+            by_bucket = (position_queries[:, found] * scale) @ key.transpose(2, 3)  # [R, heads, W, L]
+            bias = bias + by_bucket.gather(2, places)
+        return inputs.unrows(F.scaled_dot_product_attention(query, key, value, bias, scale=scale))
+
+    def neighbours(self, x: Tensor, inputs: TorchInputs) -> Tensor:
+        # Index -1 is the row of zeros at the end.
+        return F.pad(x, (0, 0, 0, 1))[inputs.put(neighbours(inputs.batch.lengths))].flatten(1)
 
     def segment_sum(self, x: Tensor, inputs: TorchInputs) -> Tensor:
         sums = torch.zeros(len(inputs.batch), x.shape[-1], dtype=torch.float32, device=x.device)
