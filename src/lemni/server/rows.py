@@ -69,7 +69,7 @@ def base64_string(values: NDArray[Any] | bytes) -> bytes:
 
 
 def float_rows(vectors: Rows, output_type: OutputType = "float32") -> Iterable[bytes]:
-    """Each row as a JSON list of numbers (of lists, if it is a matrix), as short as its type allows; integers as such."""
+    """Each row as a JSON list of numbers (or of lists, if it is a matrix): as short as its type allows, or integers."""
     return map(_numbers, _rows(vectors, output_type))
 
 
