@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from lemni import __version__
-from lemni.config import ServerSettings
+from lemni.config import MediaSettings, ServerSettings
 from lemni.errors import LemniError
 from lemni.server import probes
 from lemni.server.auth import PUBLIC_PATHS
@@ -23,14 +23,19 @@ from lemni.server.service import Service
 DESCRIPTION = "Turns text, images and audio into vectors, scores and labels. In the API that a client speaks already."
 
 
-def create_app(loaded: Loaded | None, settings: ServerSettings, longest_s: float = math.inf) -> FastAPI:
+def create_app(
+    loaded: Loaded | None,
+    settings: ServerSettings,
+    longest_s: float = math.inf,
+    media: MediaSettings = MediaSettings.model_validate({}),  # noqa: B008 (frozen)
+) -> FastAPI:
     """The application over models whose engine is started; it neither starts nor closes it.
 
     `longest_s` bounds the deadlines that requests ask for: the engine's `request_timeout_s`.
     With None, requests wait or get 503 until `app.state.service.attach(...)`.
     """
     app = FastAPI(title="Lemni", version=__version__, description=DESCRIPTION, redoc_url=None, redirect_slashes=False)
-    app.state.service = Service(settings, longest_s)
+    app.state.service = Service(settings, longest_s, media)
     app.state.dialects = Dialects(load_dialects())
     if loaded is not None:
         app.state.service.attach(loaded.engine, loaded.models)

@@ -13,6 +13,7 @@ import orjson
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
+from lemni.server.content import Raw, fetched
 from lemni.server.errors import log
 from lemni.server.service import Service
 from lemni.tasks.model import LoadedModel
@@ -43,6 +44,10 @@ class Call:
         Raises InvalidRequest, UnknownModel or Unavailable.
         """
         return await self.service.model(name, task)
+
+    async def items(self, raw: Seq[Raw], field: str = "input") -> list[Item]:
+        """What the client sent, with the bytes of its images and sounds. Raises InvalidRequest that names the item."""
+        return await fetched(raw, field, self.service.media, self.service.fetcher)
 
     def model(self, card: ModelCard) -> LoadedModel:
         """The loaded model of a card, for its tokenizer. Slow work with it belongs in a thread."""

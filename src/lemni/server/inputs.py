@@ -6,9 +6,9 @@ Null means absent, as clients send it. Errors name the field in the client's own
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError, WithJsonSchema
 
 from lemni.errors import InvalidRequest, InvalidTokenIds, TooManyItems
 from lemni.server.body import kind_of
@@ -124,7 +124,20 @@ def truncation(value: Any) -> Any:
     return _TRUNCATE.get(value.lower(), value) if isinstance(value, str) else value
 
 
-TRUNCATE_SCHEMA = {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": sorted(_TRUNCATE)}, {"type": "null"}]}
+def lower(value: Any) -> Any:
+    """A string in lower case; anything else as it is. For a validator."""
+    return value.lower() if isinstance(value, str) else value
+
+
+TruncateField = Annotated[
+    Truncate | None,
+    BeforeValidator(truncation),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "enum": sorted(_TRUNCATE)}, {"type": "null"}]}),
+]
+"""The type of a body's field for truncation."""
+
+EncodingField = Annotated[Literal["float", "base64"] | None, BeforeValidator(lower)]
+"""The type of a body's `encoding_format`."""
 
 
 def side_of(word: str | None, card: ModelCard, field: str = "input_type") -> tuple[str | None, InputType | None]:

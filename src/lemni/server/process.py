@@ -11,7 +11,7 @@ from concurrent.futures import Future
 
 import uvicorn
 
-from lemni.config import ServerSettings
+from lemni.config import MediaSettings, ServerSettings
 from lemni.engine import Engine
 from lemni.server.app import create_app
 from lemni.server.errors import log
@@ -23,12 +23,18 @@ KEEP_ALIVE_S = 75  # longer than load balancers and pooled clients keep an idle 
 _LAST_ANSWERS_S = 5  # for writing answers once the engine has ended what was too late
 
 
-def run(listener: socket.socket, loading: Future[Loaded], settings: ServerSettings, longest_s: float) -> None:
+def run(
+    listener: socket.socket,
+    loading: Future[Loaded],
+    settings: ServerSettings,
+    longest_s: float,
+    media: MediaSettings,
+) -> None:
     """Serve on the socket until a signal. Raises the error of `loading`, if it fails.
 
     `longest_s` bounds the deadlines that requests ask for.
     """
-    app = create_app(None, settings, longest_s)
+    app = create_app(None, settings, longest_s, media)
     config = uvicorn.Config(
         app,
         lifespan="off",

@@ -34,7 +34,7 @@ def serve(settings: Settings) -> None:
     try:
         from lemni.server.process import run
 
-        run(listener, loading, settings.server, settings.engine.request_timeout_s)
+        run(listener, loading, settings.server, settings.engine.request_timeout_s, settings.media)
     finally:
         listener.close()
         if loading.done() and loading.exception() is None:

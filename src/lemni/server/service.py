@@ -12,9 +12,10 @@ from typing import Literal
 
 from starlette.requests import Request as HttpRequest
 
-from lemni.config import ServerSettings
+from lemni.config import MediaSettings, ServerSettings
 from lemni.engine import Engine
 from lemni.errors import RequestCancelled, Unavailable
+from lemni.media.fetch import Fetcher
 from lemni.server.names import Names
 from lemni.tasks.model import LoadedModel
 from lemni.types import ModelCard, Request, Result, Task
@@ -28,14 +29,18 @@ class Service:
 
     Attributes:
         longest_s: bound of the deadlines that requests ask for.
+        media: limits of images and audio.
+        fetcher: gets them from URLs.
         engine: started; None while the models are loading.
         names: the served models.
         created: Unix time at which the models were there.
         state: "loading", then "serving", then "stopping".
     """
 
-    def __init__(self, settings: ServerSettings, longest_s: float) -> None:
+    def __init__(self, settings: ServerSettings, longest_s: float, media: MediaSettings) -> None:
         self.settings = settings
+        self.media = media
+        self.fetcher = Fetcher(media)
         self.longest_s = longest_s
         self.engine: Engine | None = None
         self.names = Names((), any_name=False)

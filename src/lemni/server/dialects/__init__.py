@@ -12,6 +12,7 @@ from lemni.server.dialect import Dialect
 
 DIALECTS = {
     "openai": "lemni.server.dialects.openai",
+    "infinity": "lemni.server.dialects.infinity",
 }
 
 

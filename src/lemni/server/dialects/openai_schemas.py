@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from lemni.server.inputs import TRUNCATE_SCHEMA, truncation
-from lemni.types import Priority, Truncate
+from lemni.server.inputs import EncodingField, TruncateField, lower
+from lemni.types import Priority
 
 _INPUT_SCHEMA = {
     "anyOf": [
@@ -37,10 +37,6 @@ EXAMPLES = {
 }
 
 
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
 class EmbeddingsBody(BaseModel):
     """`POST /v1/embeddings`. The fields from `truncate` on are Lemni's own."""
 
@@ -48,21 +44,15 @@ class EmbeddingsBody(BaseModel):
 
     input: Annotated[Any, WithJsonSchema(_INPUT_SCHEMA)]
     model: str | None = Field(None, description="A name from /v1/models; may be left out if only one model is served.")
-    encoding_format: Annotated[Literal["float", "base64"] | None, BeforeValidator(_lower)] = Field(
+    encoding_format: EncodingField = Field(
         None, description="float: lists of numbers. base64: little-endian float32, smaller and faster."
     )
-    encoding: Annotated[Literal["float", "base64"] | None, BeforeValidator(_lower)] = Field(
-        None, description="Another name of encoding_format, which wins."
-    )
+    encoding: EncodingField = Field(None, description="Another name of encoding_format, which wins.")
     dimensions: int | None = Field(
         None, description="Keep the first N values and normalise again; 1 to the model's own size."
     )
     user: Any = Field(None, description="Ignored.")
-    truncate: Annotated[
-        Truncate | None,
-        BeforeValidator(truncation),
-        WithJsonSchema(TRUNCATE_SCHEMA),
-    ] = Field(
+    truncate: TruncateField = Field(
         None,
         description="Texts over the model's length: true or right (END) cuts the end, left (START) cuts the start, "
         "false or error (NONE) refuses them. As the server is set if not given.",
@@ -75,7 +65,7 @@ class EmbeddingsBody(BaseModel):
         "it, if it has one. prompt and prompt_name win.",
     )
     normalize: bool | None = Field(None, description="Vectors of unit length; as the model does if not given.")
-    priority: Annotated[Priority | None, BeforeValidator(_lower)] = Field(
+    priority: Annotated[Priority | None, BeforeValidator(lower)] = Field(
         None, description="bulk work yields to interactive work, which is the default."
     )
     deadline_s: float | None = Field(
@@ -85,7 +75,7 @@ class EmbeddingsBody(BaseModel):
         description="Seconds until the request is given up with status 504; at most the server's request_timeout_s, "
         "which also holds if not given.",
     )
-    modality: Annotated[Literal["text"] | None, BeforeValidator(_lower)] = Field(
+    modality: Annotated[Literal["text"] | None, BeforeValidator(lower)] = Field(
         None, description="Only text is embedded here."
     )
 

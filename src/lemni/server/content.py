@@ -1,0 +1,123 @@
+"""Inputs that may be more than text, as dialects write them: {"text"}, {"image"}, {"type": "image_url"}, lists.
+
+A dialect parses them into *raw* items at once; `Call.items` then fetches what is behind URLs, all side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from lemni.config import MediaSettings
+from lemni.errors import InvalidRequest
+from lemni.media import Kind
+from lemni.media.fetch import Fetcher
+from lemni.media.sources import Source, load_all
+from lemni.server.body import kind_of
+from lemni.types import Audio, Image, Item, Mixed
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """A URL, a data URI, base64, or a file's bytes."""
+
+    source: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RawAudio:
+    """A URL, a data URI, base64, or a file's bytes."""
+
+    source: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RawMixed:
+    """Parts of one input, in order."""
+
+    parts: tuple[str | RawImage, ...]
+
+
+Raw: TypeAlias = str | list[int] | RawImage | RawAudio | RawMixed
+"""An item as the client sent it."""
+
+# Keys (or values of "type") of an object that holds an image or a sound, and what is inside.
+_IMAGES = ("image", "image_url", "image_base64", "input_image")
+_AUDIO = ("audio", "audio_url", "input_audio", "audio_base64")
+
+
+def content_of(value: Any, name: str) -> Raw:
+    """One input: a string, an object with a text, an image or a sound, or a list of such parts.
+
+    Raises InvalidRequest; `name` is the input's in the client's words.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return RawImage(value)
+    if isinstance(value, list):
+        return _mixed(value, name)
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{name} is {kind_of(value)}; it must be a string, or an object with a text or an image")
+    if isinstance(value.get("content"), list):
+        return _mixed(value["content"], f"{name}.content")
+    if isinstance(value.get("content"), str):
+        return str(value["content"])
+    for key in _IMAGES:
+        if value.get(key) is not None:
+            return RawImage(_source(value[key], f"{name}.{key}"))
+    for key in _AUDIO:
+        if value.get(key) is not None:
+            return RawAudio(_source(value[key], f"{name}.{key}"))
+    if isinstance(value.get("text"), str):
+        return str(value["text"])
+    known = ", ".join(("text", *_IMAGES[:3], *_AUDIO[:2]))
+    raise InvalidRequest(f"{name} is an object without any of: {known}")
+
+
+def _mixed(parts: list[Any], name: str) -> Raw:
+    found: list[Any] = [content_of(part, f"{name}[{place}]") for place, part in enumerate(parts)]
+    if not found:
+        raise InvalidRequest(f"{name} is an empty list; it must hold at least one part")
+    if len(found) == 1:
+        single: Raw = found[0]
+        return single
+    if wrong := [part for part in found if not isinstance(part, str | RawImage)]:
+        raise InvalidRequest(f"{name}: {type(wrong[0]).__name__} cannot be one of several parts; texts and images can")
+    return "\n".join(found) if all(isinstance(part, str) for part in found) else RawMixed(tuple(found))
+
+
+def _source(value: Any, name: str) -> str | bytes:
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ("url", "data", "base64") if value.get(key) is not None), None)
+    if not isinstance(value, str | bytes):
+        raise InvalidRequest(f"{name} must be a URL, a data URI or base64")
+    return value
+
+
+async def fetched(raw: Seq[Raw], field: str, settings: MediaSettings, fetcher: Fetcher) -> list[Item]:
+    """The items, with the bytes of their images and sounds. Raises InvalidRequest that names the guilty one."""
+    sources: list[Source] = []
+    for place, item in enumerate(raw):
+        for part in item.parts if isinstance(item, RawMixed) else (item,):
+            if isinstance(part, RawImage | RawAudio):
+                kind: Kind = "image" if isinstance(part, RawImage) else "audio"
+                sources.append(Source(kind, part.source, place, f"{field}[{place}]"))
+    files = iter(await load_all(sources, settings, fetcher)) if sources else iter(())
+
+    def made(part: str | RawImage) -> str | Image:
+        return Image(next(files)) if isinstance(part, RawImage) else part
+
+    items: list[Item] = []
+    for item in raw:
+        if isinstance(item, RawMixed):
+            items.append(Mixed(tuple(made(part) for part in item.parts)))
+        elif isinstance(item, RawImage):
+            items.append(Image(next(files)))
+        elif isinstance(item, RawAudio):
+            items.append(Audio(next(files)))
+        else:
+            items.append(item)
+    return items

@@ -1,0 +1,74 @@
+"""Reranking as every dialect does it: documents in their spellings, scores in order, the first N of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemni.errors import InvalidRequest
+from lemni.server.body import kind_of
+from lemni.server.call import Call
+from lemni.server.content import Raw, content_of
+from lemni.server.inputs import check_count
+from lemni.types import Audio, Chunks, ModelCard, Options, Pair, Priority, Result
+
+
+def documents_of(value: Any, max_items: int, field: str, rank_fields: Seq[str] | None = None) -> list[Raw]:
+    """The documents: strings, or objects with a text, an image, or the fields that `rank_fields` names.
+
+    Raises InvalidRequest or TooManyItems.
+    """
+    if not isinstance(value, list):
+        raise InvalidRequest(f"{field} is {kind_of(value)}; it must be a list of documents", param=field)
+    check_count(value, max_items, field)
+    found: list[Raw] = []
+    for index, document in enumerate(value):
+        name = f"{field}[{index}]"
+        try:
+            found.append(_fields(document, rank_fields, name) if rank_fields else content_of(document, name))
+        except InvalidRequest as error:
+            raise InvalidRequest(error.message, item=index, param=name) from None
+    return found
+
+
+async def rerank(
+    call: Call,
+    card: ModelCard,
+    query: Raw,
+    documents: Seq[Raw],
+    options: Options = Options(),  # noqa: B008 (frozen)
+    *,
+    field: str = "documents",
+    priority: Priority | None = None,
+    deadline_s: float | None = None,
+) -> Result:
+    """Scores of every document for the query, in the order of the documents."""
+    [first] = await call.items([query], "query")
+    seconds = await call.items(documents, field)
+    pairs = []
+    for item in seconds:
+        if isinstance(first, Audio | Chunks | Pair | list) or isinstance(item, Audio | Chunks | Pair | list):
+            raise InvalidRequest("queries and documents are texts or images")
+        pairs.append(Pair(first, item))  # type: ignore[arg-type]
+    return await call.run(card, pairs, options, tasks=("score",), field=field, priority=priority, deadline_s=deadline_s)
+
+
+def ranked(scores: NDArray[np.float32], top_n: int | None = None) -> list[tuple[int, float]]:
+    """(index, score), the best first, equal ones in their order; the first `top_n` if that is over 0."""
+    order = np.argsort(-scores, kind="stable")
+    if top_n is not None and top_n > 0:
+        order = order[:top_n]
+    return [(int(place), float(scores[place])) for place in order]
+
+
+def _fields(document: Any, rank_fields: Seq[str], name: str) -> Raw:
+    """The named fields of an object, one a line, as Cohere joins them."""
+    if not isinstance(document, dict):
+        return content_of(document, name)
+    lines = [f"{key}: {document[key]}" for key in rank_fields if document.get(key) is not None]
+    if not lines:
+        raise InvalidRequest(f"{name} has none of the fields in rank_fields: {', '.join(rank_fields)}"[:300])
+    return "\n".join(lines)
