@@ -22,7 +22,7 @@ from lemni.errors import (
     Unavailable,
     UnknownModel,
 )
-from lemni.types import EmbedOptions, Item
+from lemni.types import Item, Options
 from tests.engine.toy import PATIENCE_S, Gate, ToyModel, check, engine_of, plugged, request, settings
 
 
@@ -53,9 +53,9 @@ def test_a_request_of_thousands_and_a_small_one(replicas: int) -> None:
 
 
 def test_options_reach_finishing_and_do_not_mix_in_shared_work() -> None:
-    model, raw = ToyModel(), EmbedOptions(normalize=False, dimensions=2)
+    model, raw = ToyModel(), Options(normalize=False, dimensions=2)
     with engine_of(model) as engine, plugged(model, engine):
-        both = [engine.submit("toy", request("1 2 3", options=o)) for o in (EmbedOptions(), raw)]
+        both = [engine.submit("toy", request("1 2 3", options=o)) for o in (Options(), raw)]
     check(both[0].result(0), ["1 2 3"])
     check(both[1].result(0), ["1 2 3"], raw)
     assert model.computed.count((1, 2, 3)) == 1
@@ -163,7 +163,7 @@ def test_chunks_end_by_characters_and_a_long_text_is_a_chunk_of_its_own() -> Non
         engine.submit("toy", request(*["1"] * 10, whole, *["1"] * 10, *[long] * 7)).result(PATIENCE_S)
         assert chunks == [[1] * 10, [2 * CHUNK_CHARACTERS], [1] * 10 + [20_000] * 3, [20_000] * 3, [20_000]]
         chunks.clear()
-        prompted = EmbedOptions(prompt="1" * (CHUNK_CHARACTERS // 4))
+        prompted = Options(prompt="1" * (CHUNK_CHARACTERS // 4))
         engine.submit("toy", request(*["1"] * 7, options=prompted)).result(PATIENCE_S)
         assert [len(chunk) for chunk in chunks] == [3, 3, 1]
 
@@ -232,9 +232,9 @@ def test_one_large_request_keeps_all_tokenizer_threads_busy() -> None:
 
 
 def test_no_items() -> None:
-    with engine_of(ToyModel()) as engine, pytest.raises(InvalidRequest, match="items is empty") as caught:
+    with engine_of(ToyModel()) as engine, pytest.raises(InvalidRequest, match="input is empty") as caught:
         engine.submit("toy", request())
-    assert caught.value.param == "items"
+    assert caught.value.param == "input"
 
 
 def test_an_unknown_model_names_the_served_ones() -> None:
@@ -246,8 +246,9 @@ def test_an_unknown_model_names_the_served_ones() -> None:
 
 def test_options_that_the_model_refuses() -> None:
     with engine_of(ToyModel()) as engine:
-        with pytest.raises(InvalidRequest, match="unknown prompt"):
-            engine.submit("toy", request("1", options=EmbedOptions(prompt_name="x")))
+        with pytest.raises(InvalidRequest, match="unknown prompt") as caught:
+            engine.submit("toy", request("1", options=Options(prompt_name="x")))
+        assert (caught.value.item, caught.value.param) == (None, "prompt_name")
         assert engine.status()["toy"].errors == {"invalid_request": 1}
 
 
@@ -284,7 +285,7 @@ def test_a_request_over_the_whole_bound_is_told_to_split() -> None:
 
 
 def test_the_prompt_counts_for_admission() -> None:
-    prompted = EmbedOptions(prompt="1 " * 10)
+    prompted = Options(prompt="1 " * 10)
     with engine_of(ToyModel(), max_queue_tokens=50) as engine:
         with pytest.raises(InvalidRequest, match="about 55 tokens"):
             engine.submit("toy", request(*["1"] * 5, options=prompted))

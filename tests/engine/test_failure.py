@@ -105,7 +105,7 @@ def test_output_of_the_wrong_shape_is_a_failure() -> None:
     with pytest.raises(InternalError) as caught:
         bad.result(0)
     assert caught.value.item == 1
-    assert "(0, 4) for 1 sequences" in str(caught.value.__cause__)
+    assert "gave 0 rows for 1 sequences" in str(caught.value.__cause__)
     check(good.result(0), ["3", "4 4"])
 
 

@@ -50,8 +50,13 @@ def text(tokens: list[int]) -> str:
     return " ".join(map(str, tokens))
 
 
-# Few ids and short texts, so that equal texts are frequent; now and then one over the budget.
-good_items = st.lists(st.integers(1, 3), min_size=1, max_size=5).map(text) | st.just("4 " * 30)
+# Few ids and short texts, so that equal texts are frequent; now and then one over the budget, one of several sequences,
+# or one of which not all is computed.
+texts = st.lists(st.integers(1, 3), min_size=1, max_size=5).map(text)
+several = st.lists(st.tuples(st.sampled_from(["", "", "~"]), texts).map("".join), min_size=1, max_size=3).map(
+    " | ".join
+)
+good_items = texts | several | st.just("4 " * 30)
 bad_items = st.sampled_from([RAISES, NAN, SHORT, DIES]).map(lambda fault: f"1 {fault}") | st.just("refused")
 plans = st.builds(
     Plan,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lemni.engine.scheduler import BRIEF_BATCHES, NO_LIMIT, Flow, Scheduler, State, Work
+from lemni.engine.scheduler import BRIEF_BATCHES, NO_LIMIT, Flow, Place, Scheduler, State, Work
 from lemni.types import Priority, Sequence
 
 WEIGHT = 8
@@ -26,7 +26,7 @@ def scheduler(max_tokens: int = 10**9) -> Scheduler:
 
 def flow_of(queue: Scheduler, *sequences: Sequence, priority: Priority = "interactive") -> Flow:
     flow = queue.admit(1, priority)
-    queue.add(flow, [(index, s, s.key) for index, s in enumerate(sequences)], 1)
+    queue.add(flow, [((index, 0), s, s.key) for index, s in enumerate(sequences)], 1)
     return flow
 
 
@@ -93,7 +93,7 @@ def test_what_is_not_tokenised_yet_counts_for_a_requests_size() -> None:
     flow_of(queue, *distinct([10] * 50), priority="bulk")
     growing = queue.admit(40, "interactive")
     first = sequence(5, 1000)
-    queue.add(growing, [(0, first, first.key)], 10)
+    queue.add(growing, [((0, 0), first, first.key)], 10)
     assert sum(tokens_of(queue.take(100, enough=30))) == 95  # 30 more tokens are to come: not a small request
     queue.add(growing, [], 30)
     flow_of(queue, sequence(6, 1001))
@@ -124,8 +124,8 @@ def test_equal_sequences_are_one_work_while_waiting_and_while_running() -> None:
     assert queue.waiting_tokens == 0
     assert queue.take(100) == []
     assert {work.tokens: queue.complete(work) for work in batch} == {
-        6: [(first, 2), (third, 0)],
-        5: [(first, 0), (first, 1), (second, 0)],
+        6: [(first, (2, 0)), (third, (0, 0))],
+        5: [(first, (0, 0)), (first, (1, 0)), (second, (0, 0))],
     }
     assert queue.complete(batch[0]) == []
     flow_of(queue, sequence(6))
@@ -150,7 +150,7 @@ def test_a_shared_work_runs_once_at_the_turn_of_whoever_is_first() -> None:
     bulk = flow_of(queue, *distinct([50] * 4), sequence(20, 99), priority="bulk")
     query = flow_of(queue, sequence(20, 99))
     (shared,) = queue.take(20)
-    assert queue.complete(shared) == [(bulk, 4), (query, 0)]
+    assert queue.complete(shared) == [(bulk, (4, 0)), (query, (0, 0))]
     assert [tokens_of(queue.take(100)) for _ in range(3)] == [[50, 50], [50, 50], []]
 
 
@@ -164,7 +164,7 @@ def test_leaving_drops_what_nobody_else_wants() -> None:
     (work,) = queue.take(100)
     queue.leave(other)
     late = flow_of(queue, sequence(6, 2))
-    assert queue.complete(work) == [(late, 0)]
+    assert queue.complete(work) == [(late, (0, 0))]
     assert (queue.waiting_tokens, queue.waiting, queue.running) == (0, 0, 0)
 
 
@@ -172,7 +172,7 @@ def test_reserved_tokens_are_replaced_by_the_true_ones_and_freed_when_leaving() 
     queue = scheduler(100)
     flow = queue.admit(60, "interactive")
     assert (queue.excess(40), queue.excess(41)) == (0, 1)
-    queue.add(flow, [(0, sequence(5), sequence(5).key)], 25)
+    queue.add(flow, [((0, 0), sequence(5), sequence(5).key)], 25)
     assert queue.waiting_tokens == 40
     queue.leave(flow)
     assert queue.waiting_tokens == 0
@@ -191,7 +191,7 @@ def test_after_a_death_works_run_one_by_one() -> None:
     assert [len(batch) for batch in batches if batch] == [1, 1, 1, 1]
     assert [work.deaths for batch in batches for work in batch if work.tokens < 90] == [1, 1, 1]
     (seven,) = (work for batch in batches for work in batch if work.tokens == 7)
-    assert queue.complete(seven) == [(flow, 2), (other, 0)]
+    assert queue.complete(seven) == [(flow, (2, 0)), (other, (0, 0))]
 
 
 def test_a_dead_replicas_works_that_nobody_wants_any_more_are_dropped() -> None:
@@ -237,7 +237,7 @@ def test_a_large_request_gets_its_share_under_a_constant_stream_of_new_ones(
             if queue.complete(work)[0][0] is everlasting:
                 own += work.tokens
                 fresh = sequence(large, 10**7 + next(marks))
-                queue.add(everlasting, [(0, fresh, fresh.key)], 0)
+                queue.add(everlasting, [((0, 0), fresh, fresh.key)], 0)
             else:
                 flow_of(queue, sequence(small, next(marks)), priority=newcomers_priority)
     assert own / total > 0.9 * parity / (parity + newcomers)
@@ -305,7 +305,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         super().__init__()
         self.queue = scheduler()
         self.reserved: dict[Flow, int] = {}
-        self.owed: dict[Flow, dict[int, int]] = {}  # live flow -> item index -> id of its sequence
+        self.owed: dict[Flow, dict[Place, int]] = {}  # live flow -> place in its request -> id of the sequence
         self.lengths: dict[int, int] = {}  # id of a sequence -> its tokens
         self.next_index: dict[Flow, int] = {}
         self.running: list[Work] = []
@@ -330,8 +330,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         for mark in marks:  # the length follows from the mark, so that equal marks are equal sequences
             made = sequence(1 + mark * 7 % 23, mark)
             self.lengths[mark] = len(made)
-            wanted.append((self.next_index[flow], made, made.key))
-            self.owed[flow][self.next_index[flow]] = mark
+            place = divmod(self.next_index[flow], 2)  # every item becomes two sequences
+            wanted.append((place, made, made.key))
+            self.owed[flow][place] = mark
             self.next_index[flow] += 1
         self.queue.add(flow, wanted, part)
 
@@ -352,8 +353,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         work = data.draw(st.sampled_from(self.running))
         self.running.remove(work)
         mark = int(work.sequence.ids[0])
-        for flow, index in self.queue.complete(work):
-            assert self.owed[flow].pop(index) == mark, "a row goes once to each item that has its ids"
+        for flow, place in self.queue.complete(work):
+            assert self.owed[flow].pop(place) == mark, "a row goes once to each place that has its ids"
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -385,8 +386,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.take(30, 10)
         while self.running:
             work = self.running.pop()
-            for flow, index in self.queue.complete(work):
-                del self.owed[flow][index]
+            for flow, place in self.queue.complete(work):
+                del self.owed[flow][place]
         assert not any(self.owed.values())
         for flow in self.live():
             self.queue.leave(flow)

@@ -2,6 +2,9 @@
 
 A text is numbers: "3 1 4" has the token ids 3, 1, 4. Its row is [count, sum, sum of id * position, sum of squares],
 exact in float32, and finishing adds 0.5 unless `normalize` is False, and cuts to `dimensions`.
+
+"3 1 | 4" becomes two sequences, whose rows are added up; "~4" is a sequence that asks for no output: its ids are
+counted, its row is zeros. The task "tokens" gives each token's id and its square.
 """
 
 from __future__ import annotations
@@ -13,32 +16,42 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lemni.config import EngineSettings
 from lemni.engine import Engine
 from lemni.errors import InvalidRequest, LemniError
 from lemni.runtimes.base import Limits
-from lemni.types import EmbedOptions, EmbedResult, Item, ModelCard, PackedBatch, Request, Sequence
+from lemni.types import Item, ModelCard, Options, Output, Outputs, PackedBatch, Request, Result, Row, Sequence, Task
 
 DIM = 4
 PATIENCE_S = 60.0
 """Longest wait for what must happen; only a failing test waits that long."""
 
 
-def ids_of(item: Item) -> list[int]:
-    return [int(word) for word in item.split()] if isinstance(item, str) else list(item)
+def parts_of(item: Item) -> list[tuple[list[int], bool]]:
+    """The ids of each of an item's sequences, and whether it is computed."""
+    if not isinstance(item, str):
+        return [(list(item), True)]  # type: ignore[arg-type]
+    parts = [part.strip() for part in item.split("|")]
+    return [([int(word) for word in part.lstrip("~").split()], not part.startswith("~")) for part in parts]
 
 
-def expected(item: Item, options: EmbedOptions = EmbedOptions()) -> list[float]:  # noqa: B008
-    ids = ids_of(item)
-    row = [len(ids), sum(ids), sum(i * position for position, i in enumerate(ids)), sum(i * i for i in ids)]
-    return [value + (0.0 if options.normalize is False else 0.5) for value in row][: options.dimensions]
+def row_of(ids: Seq[int]) -> NDArray[np.float32]:
+    sums = [len(ids), sum(ids), sum(i * position for position, i in enumerate(ids)), sum(i * i for i in ids)]
+    return np.array(sums, np.float32)
 
 
-def check(result: EmbedResult, items: Seq[Item], options: EmbedOptions = EmbedOptions()) -> None:  # noqa: B008
+def expected(item: Item, options: Options = Options()) -> list[float]:  # noqa: B008
+    rows = [row_of(ids) for ids, computed in parts_of(item) if computed]
+    row = np.sum(rows, axis=0) if rows else np.zeros(DIM, np.float32)
+    return [float(value) + (0.0 if options.normalize is False else 0.5) for value in row][: options.dimensions]
+
+
+def check(result: Result, items: Seq[Item], options: Options = Options()) -> None:  # noqa: B008
     assert result.vectors.dtype == np.float32
     np.testing.assert_array_equal(result.vectors, np.array([expected(item, options) for item in items], np.float32))
-    np.testing.assert_array_equal(result.token_counts, [len(ids_of(item)) for item in items])
+    np.testing.assert_array_equal(result.token_counts, [sum(len(ids) for ids, _ in parts_of(i)) for i in items])
 
 
 class Gate:
@@ -74,6 +87,7 @@ class ToyModel:
         gates: id to the gate that a batch with this id waits at.
         loads: what `new_runtime` calls before it loads; may raise.
         batches: lengths of every batch that was run, in order.
+        wanted: outputs that each of them was asked for.
         computed: ids of every sequence that was in a batch that succeeded.
     """
 
@@ -87,24 +101,26 @@ class ToyModel:
         efficient_tokens: int | None = None,
     ) -> None:
         self.card = ModelCard(
-            name,
-            name,
-            None,
-            "test",
-            "toy",
-            "embed",
-            DIM,
-            512,
-            1000,
-            (),
-            {},
-            None,
-            "dot",
-            False,
-            "toy",
-            device,
-            "f32",
-            0,
+            name=name,
+            model_id=name,
+            revision=None,
+            source="test",
+            architecture="toy",
+            tasks=("embed", "tokens"),
+            modalities=("text",),
+            labels=(),
+            dimensions=DIM,
+            max_length=512,
+            vocabulary=1000,
+            matryoshka_dimensions=(),
+            prompts={},
+            default_prompt_name=None,
+            similarity="dot",
+            normalized=False,
+            runtime="toy",
+            device=device,
+            dtype="f32",
+            parameters=0,
         )
         self.limits = Limits(budget, replicas, efficient_tokens)
         self.device = device
@@ -120,25 +136,33 @@ class ToyModel:
         self.tokenizes: Callable[[Seq[Item], int], None] = lambda items, offset: None
         self.estimate: Callable[[Item], int] = lambda item: max(1, len(item.split() if isinstance(item, str) else item))
         self.batches: list[list[int]] = []
+        self.wanted: list[frozenset[Output]] = []
         self.computed: list[tuple[int, ...]] = []
         self.loaded: list[ToyRuntime] = []
 
-    def validate(self, options: EmbedOptions) -> None:
-        if options.prompt_name is not None:
-            raise InvalidRequest(f"unknown prompt {options.prompt_name!r}", param="prompt_name")
+    def validate(self, request: Request) -> None:
+        if request.options.prompt_name is not None:
+            raise InvalidRequest(f"unknown prompt {request.options.prompt_name!r}", param="prompt_name")
 
-    def estimate_tokens(self, item: Item, options: EmbedOptions) -> int:
-        return self.estimate(item) + len((options.prompt or "").split())
+    def estimate_tokens(self, item: Item, request: Request) -> int:
+        return self.estimate(item) + len((request.options.prompt or "").split())
 
-    def tokenize(self, items: Seq[Item], options: EmbedOptions, offset: int) -> list[Sequence | LemniError]:
-        self.tokenizes(items, offset)
-        outcomes: list[Sequence | LemniError] = []
+    def tokenize(self, request: Request, start: int, stop: int) -> list[list[Sequence] | LemniError]:
+        items = request.items[start:stop]
+        self.tokenizes(items, request.first_item + start)
+        outputs = tuple(_OUTPUTS[task] for task in request.tasks)
+        outcomes: list[list[Sequence] | LemniError] = []
         for item in items:
             if item == "refused":
                 outcomes.append(InvalidRequest("refused"))
             else:
-                ids = ids_of(item)
-                outcomes.append(Sequence(np.array(ids, np.int32), truncated=ids[-1:] == [77]))
+                parts = parts_of(item)
+                outcomes.append(
+                    [
+                        Sequence(np.array(ids, np.int32), outputs if computed else (), truncated=ids[-1:] == [77])
+                        for ids, computed in parts
+                    ]
+                )
         return outcomes
 
     def new_runtime(self, replica: int) -> ToyRuntime:
@@ -147,9 +171,22 @@ class ToyModel:
         self.loaded.append(runtime)
         return runtime
 
-    def finish(self, rows: Seq[np.ndarray], options: EmbedOptions) -> np.ndarray:
-        stacked = np.stack(rows) + np.float32(0.0 if options.normalize is False else 0.5)
-        return np.ascontiguousarray(stacked[:, : options.dimensions])
+    def finish(self, items: Seq[Seq[Row]], request: Request) -> Result:
+        fields: dict[str, object] = {}
+        if "embed" in request.tasks:
+            zeros = np.zeros(DIM, np.float32)
+            sums = [np.sum([row.outputs.get("dense", zeros) for row in rows], axis=0) for rows in items]
+            stacked = np.stack(sums) + np.float32(0.0 if request.options.normalize is False else 0.5)
+            fields["vectors"] = np.ascontiguousarray(stacked[:, : request.options.dimensions])
+        if "tokens" in request.tasks:
+            empty = np.zeros((0, 2), np.float32)
+            fields["multi_vectors"] = tuple(
+                np.concatenate([row.outputs.get("tokens", empty) for row in rows]) for rows in items
+            )
+        return Result.of(items, **fields)
+
+
+_OUTPUTS: dict[Task, Output] = {"embed": "dense", "tokens": "tokens"}
 
 
 class ToyRuntime:
@@ -159,12 +196,13 @@ class ToyRuntime:
         self.limits = model.limits
         self.closed = False
 
-    def run(self, batch: PackedBatch) -> np.ndarray:
+    def run(self, batch: PackedBatch) -> list[Outputs]:
         model = self.model
         assert not self.closed
         sequences = [tuple(s.tolist()) for s in np.split(batch.ids, batch.starts[1:])]
         ids = set(batch.ids.tolist())
         model.batches.append(batch.lengths.tolist())
+        model.wanted.append(batch.wanted)
         for gated in ids & model.gates.keys():
             model.gates[gated].pass_through()
         if ids & model.raises:
@@ -176,12 +214,19 @@ class ToyRuntime:
             raise SystemExit("killed once")
         if model.memory is not None and batch.tokens > model.memory:
             raise model.memory_error(f"{batch.tokens} tokens")
-        rows = np.array([[v - 0.5 for v in expected(s)] for s in sequences], np.float32)
-        for row, sequence in zip(rows, sequences, strict=True):
-            if model.nans & set(sequence):
-                row[1] = np.nan
+        rows = [self._outputs(ids, batch.wanted) for ids in sequences]
         model.computed.extend(sequences)
         return rows[1:] if ids & model.shapes else rows
+
+    def _outputs(self, ids: tuple[int, ...], wanted: frozenset[Output]) -> Outputs:
+        found: dict[Output, NDArray[np.float32]] = {
+            "dense": row_of(ids),
+            "tokens": np.array([(i, i * i) for i in ids], np.float32),
+        }
+        if self.model.nans & set(ids):
+            for array in found.values():
+                array[-1] = np.nan
+        return {name: array for name, array in found.items() if name in wanted}
 
     def close(self) -> None:
         self.closed = True

@@ -65,7 +65,7 @@ class ServedModel:
             raise DeadlineExceeded(f"deadline_s is {deadline_s:g}: the request is too late before it starts")
         try:
             self.model.validate(request)
-            estimates = [self.model.estimate_tokens(item, request) for item in request.items]
+            estimates = self._estimates(request)
         except LemniError:
             raise
         except Exception as cause:
@@ -78,6 +78,17 @@ class ServedModel:
                 param=request.field,
             )
         return estimates, deadline_s
+
+    def _estimates(self, request: Request) -> list[int]:
+        estimates: list[int] = []
+        for item in request.items:
+            try:
+                estimates.append(self.model.estimate_tokens(item, request))
+            except LemniError as error:
+                error.item = request.first_item + len(estimates)
+                _name_item(error, request)
+                raise
+        return estimates
 
     def _admit(self, request: Request, estimates: list[int], deadline_s: float) -> Job:
         tokens = sum(estimates)
@@ -252,8 +263,8 @@ class ServedModel:
             ended = error
         except BaseException as cause:
             ended = failures.internal(cause, "finishing a request")(None)
-        if isinstance(ended, LemniError) and ended.item is not None and ended.param is None:
-            ended.param = job.request.named(ended.item - job.request.first_item)
+        if isinstance(ended, LemniError):
+            _name_item(ended, job.request)
         cancelled = not job.handle.set_running_or_notify_cancel()
         with self._lock:
             self._counters.ended(None if cancelled else ended)
@@ -310,3 +321,9 @@ class ServedModel:
                 open_requests=self._open,
                 **self._counters.snapshot(),
             )
+
+
+def _name_item(error: LemniError, request: Request) -> None:
+    """An error of an item is about the field that holds it, unless it says itself which."""
+    if error.item is not None and error.param is None:
+        error.param = request.named(error.item - request.first_item)
