@@ -1,4 +1,4 @@
-"""Vectors as JSON and bytes: the exact value comes back, whatever type and layout; large ones are written in a thread."""
+"""Vectors as JSON and bytes: the exact value comes back, whatever type and layout; a thread writes the large ones."""
 
 from __future__ import annotations
 
