@@ -75,11 +75,12 @@ class _Choice(click.Choice[str]):
 
 
 def with_settings(
-    *sections: str, leave_out: tuple[str, ...] = ()
+    *sections: str, leave_out: tuple[str, ...] = (), plain: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of these sections (keys of `SECTIONS`) and, as its first argument, the `Settings`.
 
     A command's own parameters called `models` or `model` are handed to the settings; all others to the command.
+    `plain`: variables without the prefix count too.
     """
     fields = {
         name: _option(name, info, title)
@@ -97,7 +98,11 @@ def with_settings(
             if "models" in params:
                 flags["models"] = params.pop("models")
             settings = load_settings(
-                {**flags, "debug": debug or None}, os.environ, DOTENV, None if config is None else Path(config)
+                {**flags, "debug": debug or None},
+                os.environ,
+                DOTENV,
+                None if config is None else Path(config),
+                plain=plain,
             )
             click.get_current_context().ensure_object(Session).debug = settings.debug
             _start_logging(settings, quiet="Server" not in sections)

@@ -32,15 +32,16 @@ lemni.yaml has every setting by its name, and a list of models:
 
 \b
 A flag wins over a LEMNI_ variable, that over .env in the working directory, that over the file.
+EMBEDDING_MODEL, DEVICE, MAX_SEQ_LENGTH, HOST, PORT and QUANTIZATION count where nothing else does.
 Options of a model hold for all models. A MODEL that the file describes keeps what the file says.
 """
 
 
 @click.command(cls=SectionCommand, epilog=EPILOG)
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
-@with_settings("Model", "Engine", "Server", "Hub", "Media", leave_out=("model",))
+@with_settings("Model", "Engine", "Server", "Hub", "Media", leave_out=("model",), plain=True)
 def serve(settings: Settings) -> None:
-    """Serve models over HTTP, with the API of OpenAI.
+    """Serve models over HTTP, with the APIs of OpenAI, Infinity, TEI, Cohere, Ollama and others.
 
     MODEL is a folder, a hub id or pypi:NAME==VERSION; without one the default model is served.
     """

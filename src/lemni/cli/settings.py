@@ -1,4 +1,4 @@
-"""Builds `Settings` from its sources: flag > environment > .env > YAML file > default, field by field.
+"""Builds `Settings` from its sources: flag > environment > .env > YAML file > plain variables > default, by field.
 
 The one place where the sources meet; every command calls `load_settings` once. What a source says that is not
 known or not allowed is a `ConfigError` that names the source, the value and what would be right. The YAML file is
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from lemni.cli.plain_variables import plain_values
 from lemni.config import (
     DEFAULT_MODEL,
     EngineSettings,
@@ -71,6 +72,8 @@ def load_settings(
     environ: Mapping[str, str],
     dotenv: Path | None = None,
     yaml: Path | None = None,
+    *,
+    plain: bool = False,
 ) -> Settings:
     """Merge the sources and check them.
 
@@ -81,6 +84,7 @@ def load_settings(
             as not set.
         dotenv: a .env file; one that does not exist is an empty one.
         yaml: a configuration file; if None, the one that LEMNI_CONFIG names.
+        plain: look at variables without the prefix too; see `plain_variables`.
 
     Options of a model given by flag or variable hold for all models. A model that a flag or variable names and the
     file describes keeps what the file says about it.
@@ -89,20 +93,22 @@ def load_settings(
         ConfigError: an unknown key, a bad value, an unreadable file.
     """
     upper = [_from_flags(flags), _from_variables(environ, "")]
-    if dotenv is not None and dotenv.is_file():
-        upper.append(_from_variables(_read_dotenv(dotenv), f"{dotenv}: "))
+    dotted = _read_dotenv(dotenv) if dotenv is not None and dotenv.is_file() else {}
+    upper.append(_from_variables(dotted, f"{dotenv}: "))
     config = [layer.values.pop("config") for layer in upper if "config" in layer.values]
     if yaml is None and config:
         yaml = Path(config[0].value)
     file = _Layer() if yaml is None else _from_yaml(yaml)
 
-    values = dict(file.values)
+    lowest = {k: _Given(*given) for k, given in plain_values({**dotted, **environ}).items()} if plain else {}
+    named = lowest.pop("model", _Given(DEFAULT_MODEL, "default"))
+    values = {**lowest, **file.values}
     for layer in reversed(upper):
         values.update(layer.values)
     models = [
         # The file's general model fields are under those of its entry, all others above.
-        {**_only(file.values, _MODEL_FIELDS), **entry, **_overrides(upper)}
-        for entry in _chosen_models(upper, file)
+        {**_only({**lowest, **file.values}, _MODEL_FIELDS), **entry, **_overrides(upper)}
+        for entry in _chosen_models(upper, file, named)
     ]
     xdg = environ.get("XDG_CACHE_HOME", "")
     if "cache_dir" not in values and Path(xdg).is_absolute():
@@ -220,12 +226,12 @@ def _refuse_unknown(content: Mapping[Any, Any], known: Iterable[str], where: str
             raise ConfigError(f"{where}{key}: unknown key{did_you_mean(str(key), names)}")
 
 
-def _chosen_models(upper: list[_Layer], file: _Layer) -> list[_Values]:
+def _chosen_models(upper: list[_Layer], file: _Layer, otherwise: _Given) -> list[_Values]:
     """The models that the highest source names, with what the file says about them."""
     described = file.models or []
     named = next((layer.models for layer in upper if layer.models is not None), None)
     if named is None:
-        return described or [{"model": _Given(DEFAULT_MODEL, "default")}]
+        return described or [{"model": otherwise}]
     return [next((entry for entry in described if _is_called(entry, name["model"].value)), name) for name in named]
 
 
