@@ -1,4 +1,7 @@
-"""Clients whose dependencies clash with the tests' own live in environments of their own, made by `make test`."""
+"""Clients whose dependencies clash with the tests' own live in environments of their own, made by `make test`.
+
+An environment is a dependency group of pyproject.toml that the Makefile lists in CLIENTS. Client tests call `run`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import Any
 import pytest
 
 FOLDER = Path(sys.prefix) / "clients"
+# No client phones home: prices of models, telemetry.
+QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HAYSTACK_TELEMETRY_ENABLED": "False", "DO_NOT_TRACK": "1"}
 
 
 def site_packages(name: str) -> Path:
@@ -26,7 +31,7 @@ def run(name: str, program: Path, arguments: dict[str, Any]) -> Any:
     """Run a program in the environment of client `name`: JSON in by argument, JSON out by its last line."""
     site_packages(name)
     command = [str(FOLDER / name / "bin" / "python"), str(program), json.dumps(arguments)]
-    environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | QUIET
     done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

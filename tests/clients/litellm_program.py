@@ -1,10 +1,7 @@
 """Runs in litellm's own environment: asks the server for vectors and provokes errors; prints what came, as JSON."""
 
 import json
-import os
 import sys
-
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches a price list when it is imported
 
 import litellm
 
