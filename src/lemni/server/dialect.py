@@ -52,14 +52,25 @@ class Dialect:
         operations: its routes.
         error_body: the JSON of an error as this dialect's clients read it.
         status: the HTTP status of an error, where the dialect has its own ideas.
+        prefix: begins the paths that are its own even where there is no route, such as "/api/".
     """
 
     name: str
     operations: tuple[Operation, ...]
     error_body: Callable[[LemniError], bytes]
     status: Callable[[LemniError], int] = lambda error: error.status
+    prefix: str | None = None
 
 
 def has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
     """A claim: the body has one of the keys, whatever its value."""
     return lambda body: any(key in body for key in keys)
+
+
+EMBED_KEYS = ("inputs", "text", "texts")
+"""Keys that tell apart the three services that have the path `/embed`."""
+
+
+def only(key: str, among: tuple[str, ...]) -> Callable[[Mapping[str, Any]], bool]:
+    """A claim: of the keys `among`, the body has this one alone."""
+    return lambda body: [other for other in among if other in body] == [key]

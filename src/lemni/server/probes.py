@@ -18,9 +18,15 @@ router = APIRouter(tags=["Server"])
 
 @router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Is the process alive?")
-async def health() -> Response:
-    """200 as soon as the port is open, whatever the models do."""
-    return _json({"status": "healthy", "unix": time.time()})
+async def health(http: Request) -> Response:
+    """200 as soon as the port is open, whatever the models do. Says which model embeds, unless there is an API key."""
+    service = service_of(http)
+    body: dict[str, Any] = {"status": "healthy", "unix": time.time()}
+    cards = [] if service.settings.api_key is not None else list(service.names.cards.values())
+    if cards:
+        card = next((card for card in cards if "embed" in card.tasks), cards[0])
+        body |= {"model": card.name, "device": card.device, "embedding_dimension": card.dimensions}
+    return _json(body)
 
 
 @router.head("/ready", include_in_schema=False)
@@ -55,7 +61,8 @@ async def root(http: Request) -> Response:
         listed = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in names)
         return HTMLResponse(
             f"<!doctype html><title>Lemni</title><h1>Lemni {__version__}</h1>"
-            f"<p>Turns text into vectors. State: {service.state}.</p><ul>{listed}</ul>"
+            f"<p>Turns text, images and audio into vectors, scores and labels. State: {service.state}.</p>"
+            f"<ul>{listed}</ul>"
             '<p><a href="docs">API documentation</a> · <a href="v1/models">models</a> · <a href="ready">ready?</a></p>'
         )
     return _json(

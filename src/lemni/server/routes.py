@@ -29,6 +29,7 @@ class Dialects:
                     self._owners.setdefault((operation.method, path), []).append((dialect, operation))
         # A path with a parameter is known by what comes before it.
         self._paths = {path.partition("{")[0]: fallback(owners)[0] for (_, path), owners in self._owners.items()}
+        self._paths |= {dialect.prefix: dialect for dialect in dialects if dialect.prefix}
 
     def router(self) -> APIRouter:
         """One route for each method and path."""
