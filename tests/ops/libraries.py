@@ -65,7 +65,11 @@ def batch_of(*lengths: int, pool_starts: tuple[int, ...] | None = None, seed: in
     starts = pool_starts or (0,) * len(lengths)
     return PackedBatch.pack(
         [
-            Sequence(random.integers(0, 50, n, dtype=np.int32), random.integers(0, 2, n, dtype=np.int32), start)
+            Sequence(
+                random.integers(0, 50, n, dtype=np.int32),
+                token_types=random.integers(0, 2, n, dtype=np.int32),
+                pool_start=start,
+            )
             for n, start in zip(lengths, starts, strict=True)
         ]
     )
