@@ -115,6 +115,7 @@ class Options:
         prompt_name: key of the model's `prompts`, such as "query" or "document".
         input_type: which side of a search the items are on; takes the model's prompt for it, if it has one.
         truncate: what to do with items over the model's length.
+        max_tokens: a lower limit than the model's length; of a pair's document by itself.
         activation: applied to the scores or to the logits of the labels; default is the model's own.
     """
 
@@ -124,6 +125,7 @@ class Options:
     prompt_name: str | None = None
     input_type: InputType | None = None
     truncate: Truncate | None = None
+    max_tokens: int | None = None
     activation: Activation | None = None
 
 

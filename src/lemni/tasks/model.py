@@ -116,6 +116,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _KINDS: dict[str, tuple[type, str]] = {
     "dimensions": (int, "a whole number"),
+    "max_tokens": (int, "a whole number"),
     "normalize": (bool, "True or False"),
     "prompt": (str, "a text"),
     "prompt_name": (str, "a text"),
@@ -133,5 +134,7 @@ def _check_types(options: Options) -> None:
         if value is not None and value not in choices:
             words = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
             raise InvalidRequest(f"{name} is {repr(value)[:100]}; it must be {words}", param=name)
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise InvalidRequest(f"max_tokens is {options.max_tokens}; it must be at least 1", param="max_tokens")
     if options.prompt is not None and not is_unicode(options.prompt):
         raise InvalidRequest("prompt holds a lone surrogate, which is no character", param="prompt")

@@ -71,7 +71,10 @@ class Texts:
         out: list[list[Sequence] | LemniError] = []
         for place, (item, one) in enumerate(zip(items, found, strict=True)):
             many: list[Sequence] | LemniError
-            if truncate == "chunk" and isinstance(one, Sequence) and one.truncated:
+            if options.max_tokens is not None and side != "query" and isinstance(one, Sequence):
+                one = self.tokenizer.shortened(one, options.max_tokens, truncate, named(place))
+                many = one if isinstance(one, LemniError) else [one]
+            elif truncate == "chunk" and isinstance(one, Sequence) and one.truncated:
                 if not isinstance(item, str):
                     many = InvalidRequest(f"{named(place)} is a list of token ids; only texts are cut into chunks")
                 else:

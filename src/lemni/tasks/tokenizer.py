@@ -6,6 +6,7 @@ The tokenizers library is thread-safe and releases the GIL while it works.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sized
 from collections.abc import Sequence as Seq
@@ -71,6 +72,16 @@ class Tokenizer:
         self._nothing = _filler(plain, spec.transformer_path)
         special = {token for token, added in plain.get_added_tokens_decoder().items() if added.special}
         self._special_ids = frozenset(special)
+
+    @property
+    def library(self) -> Any:
+        """The `tokenizers.Tokenizer` underneath, without truncation and padding; not to be changed."""
+        return self._plain
+
+    @property
+    def filler(self) -> int:
+        """The token that stands for an input without tokens."""
+        return self._nothing
 
     def encode(
         self,
@@ -222,14 +233,23 @@ class Tokenizer:
             return self._too_long(len(ids), name)
         return Sequence(self._cut(ids, truncate).astype(np.int32), truncated=True)
 
-    def _cut(self, ids: NDArray[Any], truncate: Truncate) -> NDArray[Any]:
-        """Cut to the maximum length, but keep a special token at either end, as the tokenizer itself would."""
+    def shortened(self, sequence: Sequence, limit: int, truncate: Truncate, name: str) -> Sequence | LemniError:
+        """A sequence of at most `limit` tokens, special tokens included."""
+        if len(sequence.ids) <= limit:
+            return sequence
+        if truncate == "error":
+            return InputTooLong(f"{name} has {len(sequence.ids)} tokens, but the request allows {limit}")
+        return dataclasses.replace(sequence, ids=self._cut(sequence.ids, truncate, limit), truncated=True)
+
+    def _cut(self, ids: NDArray[Any], truncate: Truncate, limit: int | None = None) -> NDArray[Any]:
+        """Cut to the limit or the maximum length, but keep a special token at either end, as the tokenizer itself would."""
         first = ids[:1] if int(ids[0]) in self._special_ids else ids[:0]
         last = ids[-1:] if int(ids[-1]) in self._special_ids else ids[:0]
         body = ids[len(first) : len(ids) - len(last)]
-        room = max(self.max_length - len(first) - len(last), 0)
-        body = body[:room] if truncate == "right" else body[len(body) - room :]
-        return np.concatenate([first, body, last])[: self.max_length]
+        limit = self.max_length if limit is None else limit
+        room = max(limit - len(first) - len(last), 0)
+        body = body[len(body) - room :] if truncate == "left" else body[:room]
+        return np.concatenate([first, body, last])[:limit]
 
     def _too_long(self, tokens: int | str, name: str) -> InputTooLong:
         return InputTooLong(
