@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence as Seq
 from pathlib import Path
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from lemni.families import family_class
 from lemni.families.weights import Weights
 from lemni.hub.tensors import TensorStore
-from lemni.runtimes.base import BackendOptions, Blueprint
+from lemni.runtimes.base import BackendOptions, Blueprint, Heads, Runtime
 from lemni.runtimes.openvino import OpenVINOBackend
 from lemni.runtimes.torch import TorchBackend
-from lemni.types import PackedBatch, Sequence
+from lemni.types import TOKEN_OUTPUTS, Output, PackedBatch, Sequence
 
 BACKENDS = {"openvino": OpenVINOBackend, "torch": TorchBackend}
 VOCABULARY = 99
 TOLERANCE = 1e-4  # maximum absolute difference of hidden states in float32
+HIDDEN: Heads = {"tokens": lambda ops: lambda hidden, inputs: hidden}
+"""Heads of a model of which only the hidden states are looked at."""
 
 
 def save(model: Any, folder: Path) -> Any:
@@ -66,10 +69,20 @@ def hidden(
     blueprint: Any = Blueprint(
         None,  # type: ignore[arg-type]  # the family needs no more than its config
         lambda ops: family_class(config["model_type"])(config, Weights(store), ops),
-        lambda ops: lambda states, inputs: states,
+        HIDDEN,
     )
-    loaded = BACKENDS[backend](blueprint, BackendOptions(threads=1))
-    return loaded.replica(0).run(PackedBatch.pack(items))
+    return run(BACKENDS[backend](blueprint, BackendOptions(threads=1)).replica(0), items)
+
+
+def run(runtime: Runtime, items: Seq[Sequence], output: Output = "tokens") -> NDArray[np.float32]:
+    """One output of items in one batch: [T, hidden] where it has rows per token, else [B, dim]."""
+    asked = [dataclasses.replace(item, outputs=(output,)) for item in items]
+    rows = [outputs[output] for outputs in runtime.run(PackedBatch.pack(asked))]
+    assert len(rows) == len(items)
+    if output not in TOKEN_OUTPUTS:
+        return np.stack(rows)
+    assert [len(row) for row in rows] == [len(item.ids) for item in items]
+    return np.concatenate(rows)
 
 
 def worst(folder: Path, model: Any, items: Seq[Sequence], config: dict[str, Any] | None = None) -> float:

@@ -22,9 +22,10 @@ from lemni.families.weights import Weights
 from lemni.hub.tensors import TensorStore
 from lemni.runtimes import open_backend
 from lemni.runtimes.base import BackendOptions, Blueprint
-from lemni.tasks.dense import unit_length
 from lemni.tasks.head import dense_head
-from lemni.types import PackedBatch, Sequence
+from lemni.tasks.similarity import unit_length
+from lemni.types import Sequence
+from tests.families.decoders import run
 from tests.shared import STSB, stsb
 
 model2vec = pytest.importorskip("model2vec")
@@ -69,7 +70,7 @@ def _spec(folder: Path) -> hub.ModelSpec:
 def _blueprint(spec: hub.ModelSpec) -> Blueprint:
     weights = Weights(TensorStore(spec.weights))
     family = family_class(spec.model_type)
-    return Blueprint(spec, lambda ops: family(spec.config, weights, ops), dense_head(spec))
+    return Blueprint(spec, lambda ops: family(spec.config, weights, ops), {"dense": dense_head(spec)})
 
 
 def _sequences(spec: hub.ModelSpec, texts: Seq[str]) -> list[Sequence]:
@@ -83,7 +84,7 @@ def _sequences(spec: hub.ModelSpec, texts: Seq[str]) -> list[Sequence]:
 
 def _vectors_of(spec: hub.ModelSpec, texts: Seq[str], runtime: str = "static") -> NDArray[np.float32]:
     backend = open_backend(runtime, _blueprint(spec), BackendOptions(threads=1))
-    rows = backend.replica(0).run(PackedBatch.pack(_sequences(spec, texts)))
+    rows = run(backend.replica(0), _sequences(spec, texts), "dense")
     backend.close()
     return unit_length(rows) if spec.normalize else rows
 
@@ -164,9 +165,9 @@ from lemni.runtimes.base import BackendOptions, Blueprint
 from lemni.tasks.head import dense_head
 from lemni.types import PackedBatch, Sequence
 spec = describe(ModelFiles("tiny", Path({str(tmp_path)!r}), None, "folder"))
-backend = open_backend("static", Blueprint(spec, None, dense_head(spec)), BackendOptions())
-rows = backend.replica(0).run(PackedBatch.pack([Sequence(np.array([1, 2], dtype=np.int32))]))
-assert rows.shape == (1, 24) and rows.dtype == np.float32, rows
+backend = open_backend("static", Blueprint(spec, None, {{"dense": dense_head(spec)}}), BackendOptions())
+[outputs] = backend.replica(0).run(PackedBatch.pack([Sequence(np.array([1, 2], dtype=np.int32))]))
+assert outputs["dense"].shape == (24,) and outputs["dense"].dtype == np.float32, outputs
 loaded = {{"openvino", "torch", "transformers", "onnxruntime"}} & set(sys.modules)
 assert not loaded, loaded
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import warnings
@@ -18,9 +19,9 @@ from lemni.config import HubSettings
 from lemni.errors import MissingExtra, ModelLoadError
 from lemni.runtimes import open_backend
 from lemni.runtimes.base import Backend, BackendOptions, Blueprint
-from lemni.runtimes.onnx import Output, choose_output
-from lemni.tasks.dense import unit_length
+from lemni.runtimes.onnx import GraphOutput, choose_output
 from lemni.tasks.head import dense_head
+from lemni.tasks.similarity import unit_length
 from lemni.types import PackedBatch, Sequence
 from tests.families import decoders
 from tests.shared import STSB, stsb
@@ -155,14 +156,14 @@ def _spec(folder: Path) -> hub.ModelSpec:
     return hub.describe(hub.ModelFiles("tiny", folder, None, "folder"))
 
 
-def _open(folder: Path, *, pool: bool = False, **options: Any) -> Backend:
+def _open(folder: Path, **options: Any) -> Backend:
     spec = _spec(folder)
-    head = dense_head(spec) if pool else lambda ops: lambda hidden, inputs: hidden
-    return open_backend("onnx", Blueprint(spec, None, head), BackendOptions(**{"threads": 1, **options}))  # type: ignore[arg-type]
+    heads = {**decoders.HIDDEN, "dense": dense_head(spec)}
+    return open_backend("onnx", Blueprint(spec, None, heads), BackendOptions(**{"threads": 1, **options}))  # type: ignore[arg-type]
 
 
-def _run(folder: Path, items: list[Sequence], **options: Any) -> NDArray[np.float32]:
-    return _open(folder, **options).replica(0).run(PackedBatch.pack(items))
+def _run(folder: Path, items: list[Sequence], *, pooled: bool = False, **options: Any) -> NDArray[np.float32]:
+    return decoders.run(_open(folder, **options).replica(0), items, "dense" if pooled else "tokens")
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,8 @@ def test_vectors_are_those_of_the_model(kind: str, bert: Any, tmp_path: Path) ->
     expected = decoders.reference(bert, items)
     if pooled:
         expected = np.stack([decoders.reference(bert, [item]).mean(0) for item in items])
-    assert np.abs(_run(tmp_path, items) - expected).max() < TOLERANCE
+    assert np.abs(_run(tmp_path, items, pooled=pooled) - expected).max() < TOLERANCE
+    assert _open(tmp_path).outputs == ({"dense"} if pooled else {"dense", "tokens"})
 
 
 def test_the_head_pools_token_vectors_and_leaves_pooled_ones_alone(bert: Any, tmp_path: Path) -> None:
@@ -189,15 +191,22 @@ def test_the_head_pools_token_vectors_and_leaves_pooled_ones_alone(bert: Any, tm
         folder = tmp_path / kind
         folder.mkdir()
         _export(bert, folder, answer, outputs, inputs)
-        assert np.abs(_run(folder, items, pool=True) - means).max() < TOLERANCE
+        assert np.abs(_run(folder, items, pooled=True) - means).max() < TOLERANCE
+
+
+def test_a_graph_that_pools_cannot_give_token_vectors(bert: Any, tmp_path: Path) -> None:
+    answer, outputs, inputs, _ = FILES["pooled"]
+    _export(bert, tmp_path, answer, outputs, inputs)
+    with pytest.raises(ModelLoadError, match="one vector per text, but the model needs one per token"):
+        open_backend("onnx", Blueprint(_spec(tmp_path), None, decoders.HIDDEN), BackendOptions())  # type: ignore[arg-type]
 
 
 def test_alone_equals_among_others(bert: Any, tmp_path: Path) -> None:
     _export(bert, tmp_path, _tokens, ["last_hidden_state"], BERT_INPUTS)
     items = decoders.sequences(*LENGTHS)
     runtime = _open(tmp_path).replica(0)
-    alone = np.concatenate([runtime.run(PackedBatch.pack([item])) for item in items])
-    assert np.abs(runtime.run(PackedBatch.pack(items)) - alone).max() < 1e-5
+    alone = np.concatenate([decoders.run(runtime, [item]) for item in items])
+    assert np.abs(decoders.run(runtime, items) - alone).max() < 1e-5
 
 
 def test_segments_reach_the_model(bert: Any, tmp_path: Path) -> None:
@@ -207,7 +216,7 @@ def test_segments_reach_the_model(bert: Any, tmp_path: Path) -> None:
     with torch.inference_mode():
         feed = {"input_ids": item.ids, "token_type_ids": types}
         expected = bert(**{name: torch.from_numpy(ids.astype(np.int64))[None] for name, ids in feed.items()})
-    hidden = _run(tmp_path, [Sequence(item.ids, types)])
+    hidden = _run(tmp_path, [Sequence(item.ids, token_types=types)])
     assert np.abs(hidden - expected.last_hidden_state[0].numpy()).max() < TOLERANCE
 
 
@@ -261,7 +270,7 @@ def test_what_openvino_cannot_run_goes_to_onnx_runtime(
     if pooled:
         expected = np.stack([decoders.reference(bert, [item]).mean(0) for item in items])
     with caplog.at_level(logging.WARNING):
-        assert np.abs(_run(tmp_path, items) - expected).max() < TOLERANCE
+        assert np.abs(_run(tmp_path, items, pooled=pooled) - expected).max() < TOLERANCE
     assert "ONNX Runtime is used" in caplog.text
     assert "SampleOp" in caplog.text
 
@@ -304,17 +313,18 @@ def test_the_longest_sequence_is_read_from_the_graph(bert: Any, tmp_path: Path) 
 def test_replicas_and_closing(bert: Any, tmp_path: Path) -> None:
     _export(bert, tmp_path, _tokens, ["last_hidden_state"], BERT_INPUTS)
     backend = _open(tmp_path, replicas=2)
-    batch = PackedBatch.pack(decoders.sequences(*LENGTHS))
+    items = [dataclasses.replace(item, outputs=("tokens",)) for item in decoders.sequences(*LENGTHS)]
+    batch = PackedBatch.pack(items)
     first, second = backend.replica(0), backend.replica(1)
     kept = first.run(batch)
-    copy = kept.copy()
-    first.run(PackedBatch.pack(decoders.sequences(*LENGTHS, seed=1)))
-    assert np.array_equal(kept, copy)  # not the engine's own buffer
+    copy = [outputs["tokens"].copy() for outputs in kept]
+    decoders.run(first, decoders.sequences(*LENGTHS, seed=1))
+    assert all(np.array_equal(outputs["tokens"], one) for outputs, one in zip(kept, copy, strict=True))
     first.close()
     first.close()
     with pytest.raises(RuntimeError, match="closed"):
         first.run(batch)
-    assert np.array_equal(second.run(batch), copy)
+    assert np.array_equal(decoders.run(second, items), np.concatenate(copy))
 
 
 @pytest.mark.parametrize(
@@ -329,12 +339,12 @@ def test_replicas_and_closing(bert: Any, tmp_path: Path) -> None:
     ],
 )
 def test_which_output_counts(outputs: list[tuple[str, int | None]], chosen: tuple[str, int]) -> None:
-    assert choose_output([Output(*pair) for pair in outputs], Path("x.onnx")) == Output(*chosen)
+    assert choose_output([GraphOutput(*pair) for pair in outputs], Path("x.onnx")) == GraphOutput(*chosen)
 
 
 def test_a_file_without_vectors_is_refused() -> None:
     with pytest.raises(ModelLoadError, match=r"there are scores \(1 axes\), mystery \(unknown axes\)"):
-        choose_output([Output("scores", 1), Output("mystery", None)], Path("x.onnx"))
+        choose_output([GraphOutput("scores", 1), GraphOutput("mystery", None)], Path("x.onnx"))
 
 
 # Package, file, Spearman on STSb, and the least cosine between OpenVINO and ONNX Runtime on the same text: quantised
@@ -366,10 +376,10 @@ def test_real_files(package: str, spearman: float, agreement: float, minilm: hub
     def ids(texts: list[str]) -> list[Sequence]:
         return [Sequence(np.array(encoding.ids, dtype=np.int32)) for encoding in tokenizer.encode_batch(texts)]
 
-    runtime = open_backend("onnx", Blueprint(spec, None, dense_head(spec)), BackendOptions()).replica(0)  # type: ignore[arg-type]
+    runtime = open_backend("onnx", Blueprint(spec, None, {"dense": dense_head(spec)}), BackendOptions()).replica(0)  # type: ignore[arg-type]
 
     def embed(items: list[Sequence]) -> NDArray[np.float32]:
-        parts = [runtime.run(PackedBatch.pack(items[start : start + 32])) for start in range(0, len(items), 32)]
+        parts = [decoders.run(runtime, items[start : start + 32], "dense") for start in range(0, len(items), 32)]
         return unit_length(np.concatenate(parts))
 
     left, right = embed(ids(first)), embed(ids(second))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from lemni.hub import ModelFiles
 from lemni.loading import load_model
 from lemni.runtimes.base import Runtime
 from lemni.types import PackedBatch, Sequence
+from tests.families.decoders import run
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def sequences(lengths: list[int]) -> list[Sequence]:
 
 
 def alone(runtime: Runtime, items: list[Sequence]) -> NDArray[np.float32]:
-    return np.concatenate([runtime.run(PackedBatch.pack([item])) for item in items])
+    return np.concatenate([run(runtime, [item], "dense") for item in items])
 
 
 @pytest.mark.parametrize(
@@ -36,16 +39,20 @@ def alone(runtime: Runtime, items: list[Sequence]) -> NDArray[np.float32]:
 )
 def test_spare_tokens_and_sequences_leave_no_trace(runtime: Runtime, lengths: list[int]) -> None:
     items = sequences(lengths)
-    together = runtime.run(PackedBatch.pack(items))
+    together = run(runtime, items, "dense")
     assert together.shape == (len(lengths), 384)
     np.testing.assert_allclose(together, alone(runtime, items), atol=1e-5)
 
 
 def test_rows_are_not_written_again_by_the_next_batch(runtime: Runtime) -> None:
-    first = runtime.run(PackedBatch.pack(sequences([5, 6])))
-    kept = first.copy()
+    asked = [dataclasses.replace(item, outputs=("dense", "tokens")) for item in sequences([5, 6])]
+    first = runtime.run(PackedBatch.pack(asked))
+    kept = [{name: array.copy() for name, array in outputs.items()} for outputs in first]
     runtime.run(PackedBatch.pack(sequences([7, 8])[::-1]))
-    np.testing.assert_array_equal(first, kept)
+    for outputs, copies in zip(first, kept, strict=True):
+        assert outputs.keys() == copies.keys() == {"dense", "tokens"}
+        for name, array in outputs.items():
+            np.testing.assert_array_equal(array, copies[name])
 
 
 def test_bfloat16_is_close_and_named_as_it_is(minilm: ModelFiles) -> None:

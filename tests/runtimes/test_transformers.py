@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from lemni import hub
 from lemni.errors import MissingExtra, ModelLoadError
 from lemni.runtimes import open_backend
 from lemni.runtimes.base import Backend, BackendOptions, Blueprint
 from lemni.tasks.head import dense_head
-from lemni.types import PackedBatch, Sequence
+from lemni.types import Sequence
 from tests.families import decoders
 
 torch = pytest.importorskip("torch")
@@ -61,9 +60,9 @@ def _items(kind: str) -> list[Sequence]:
     return [Sequence(np.where(item.ids < 2, 2, item.ids)) for item in decoders.sequences(*LENGTHS)]
 
 
-def _open(folder: Path, head: Any = None, **options: Any) -> Backend:
+def _open(folder: Path, **options: Any) -> Backend:
     spec = hub.describe(hub.ModelFiles("tiny", folder, None, "folder"))
-    blueprint = Blueprint(spec, None, head or (lambda ops: lambda hidden, inputs: hidden))  # type: ignore[arg-type]
+    blueprint = Blueprint(spec, None, {**decoders.HIDDEN, "dense": dense_head(spec)})  # type: ignore[arg-type]
     return open_backend("transformers", blueprint, BackendOptions(threads=1, **options))
 
 
@@ -73,17 +72,17 @@ def test_a_batch_equals_one_sequence_at_a_time(kind: str, tmp_path: Path) -> Non
     runtime = _open(tmp_path).replica(0)
     expected = decoders.reference(model, items)
     assert np.abs(expected).max() > 0.1
-    hidden = runtime.run(PackedBatch.pack(items))
+    hidden = decoders.run(runtime, items)
     assert hidden.dtype == np.float32
     assert np.abs(hidden - expected).max() < TOLERANCE
-    reversed_hidden = runtime.run(PackedBatch.pack(items[::-1]))
+    reversed_hidden = decoders.run(runtime, items[::-1])
     assert np.abs(reversed_hidden[: LENGTHS[-1]] - expected[-LENGTHS[-1] :]).max() < TOLERANCE
 
 
 def test_pooling_and_dense_run_on_top(tmp_path: Path) -> None:
     model, items = _tiny("albert", tmp_path), _items("albert")
     spec = hub.describe(hub.ModelFiles("tiny", tmp_path, None, "folder"))
-    rows = _open(tmp_path, dense_head(spec)).replica(0).run(PackedBatch.pack(items))
+    rows = decoders.run(_open(tmp_path).replica(0), items, "dense")
     expected = [decoders.reference(model, [item]).mean(0) for item in items]
     assert spec.pooling == ("mean",)
     assert np.abs(rows - np.stack(expected)).max() < TOLERANCE
@@ -93,7 +92,7 @@ def test_segments_reach_the_model(tmp_path: Path) -> None:
     model = _tiny("albert", tmp_path)
     ids = decoders.sequences(5, 9)
     types = np.array([0, 0, 1, 1, 1], dtype=np.int32)
-    rows = _open(tmp_path).replica(0).run(PackedBatch.pack([Sequence(ids[0].ids, types), ids[1]]))
+    rows = decoders.run(_open(tmp_path).replica(0), [Sequence(ids[0].ids, token_types=types), ids[1]])
     with torch.inference_mode():
         expected = model(
             torch.from_numpy(ids[0].ids.astype(np.int64))[None],
@@ -114,20 +113,20 @@ def test_the_longest_sequence_is_known(kind: str, positions: int | None, tmp_pat
 def test_replicas_share_the_model_and_a_closed_one_refuses(tmp_path: Path) -> None:
     _tiny("albert", tmp_path)
     backend = _open(tmp_path, replicas=2)
-    batch = PackedBatch.pack(_items("albert"))
+    items = _items("albert")
     first, second = backend.replica(0), backend.replica(1)
-    expected: NDArray[np.float32] = first.run(batch)
+    expected = decoders.run(first, items)
     first.close()
     first.close()
     with pytest.raises(RuntimeError, match="closed"):
-        first.run(batch)
-    assert np.array_equal(second.run(batch), expected)
+        decoders.run(first, items)
+    assert np.array_equal(decoders.run(second, items), expected)
 
 
 def test_half_precision_is_computed_in_half_precision(tmp_path: Path) -> None:
     model, items = _tiny("albert", tmp_path), _items("albert")
     backend = _open(tmp_path, dtype="bfloat16")
-    hidden = backend.replica(0).run(PackedBatch.pack(items))
+    hidden = decoders.run(backend.replica(0), items)
     distance = np.abs(hidden - decoders.reference(model, items)).max()
     assert hidden.dtype == np.float32
     assert 1e-4 < distance < 0.3
@@ -140,7 +139,7 @@ def test_pickled_weights_need_trust(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="--trust-pickle"):
         _open(tmp_path)
     items = _items("albert")
-    hidden = _open(tmp_path, trust_pickle=True).replica(0).run(PackedBatch.pack(items))
+    hidden = decoders.run(_open(tmp_path, trust_pickle=True).replica(0), items)
     assert np.abs(hidden - decoders.reference(model, items)).max() < TOLERANCE
 
 
@@ -158,7 +157,7 @@ def test_code_in_the_folder_needs_trust(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ModelLoadError, match="trust_remote_code"):
         _open(tmp_path)
     items = _items("albert")
-    hidden = _open(tmp_path, trust_remote_code=True).replica(0).run(PackedBatch.pack(items))
+    hidden = decoders.run(_open(tmp_path, trust_remote_code=True).replica(0), items)
     assert np.abs(hidden - decoders.reference(model, items)).max() < TOLERANCE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,30 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize, Pooling
 
-from lemni.config import EngineSettings, HubSettings, ModelSettings
+from lemni.config import HubSettings
 from lemni.errors import ConfigError, InputTooLong, InvalidRequest, InvalidTokenIds, LemniError
-from lemni.loading import load_model
-from lemni.tasks.dense import DenseModel
-from lemni.types import EmbedOptions, Item, PackedBatch, Sequence
-from tests.tasks.tiny import TEXTS, sentence_model
+from lemni.hub import describe, resolve
+from lemni.tasks.model import LoadedModel
+from lemni.types import Item, Options, Request, Sequence
+from tests.tasks.tiny import TEXTS, load, request, run, sentence_model, tokenize
 
 MODES = ["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"]
 
 
-def load(folder: Path, **settings: Any) -> DenseModel:
-    model = ModelSettings.model_validate({"model": str(folder / "model"), "device": "cpu", **settings})
-    return load_model(model, HubSettings(offline=True), EngineSettings())
+def embed(model: LoadedModel, items: Seq[Item], **options: Any) -> NDArray[np.float32]:
+    return run(model, items, **options).vectors
 
 
-def embed(model: DenseModel, items: list[Item], **options: Any) -> NDArray[np.float32]:
-    chosen = EmbedOptions(**options)
-    model.validate(chosen)
-    sequences = model.tokenize(items, chosen, 0)
-    for sequence in sequences:
-        if isinstance(sequence, LemniError):
-            raise sequence
-    rows = model.new_runtime(0).run(PackedBatch.pack([s for s in sequences if isinstance(s, Sequence)]))
-    return model.finish(list(rows), chosen)
+def tokenized(model: LoadedModel, items: Seq[Item], **options: Any) -> list[Sequence | LemniError]:
+    """The one sequence, or the error, of each item."""
+    found: list[Sequence | LemniError] = []
+    for outcome in tokenize(model, items, **options):
+        if isinstance(outcome, LemniError):
+            found.append(outcome)
+        else:
+            found += outcome
+    assert len(found) == len(items)
+    return found
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
@@ -99,7 +100,7 @@ def test_prompts_by_name_by_text_and_by_default(tmp_path: Path) -> None:
 def test_an_unknown_prompt_names_those_that_exist(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)], prompts={"query": "q: "})
     with pytest.raises(InvalidRequest, match=r"'passage'.*'query'"):
-        load(tmp_path).validate(EmbedOptions(prompt_name="passage"))
+        load(tmp_path).validate(request([], prompt_name="passage"))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -112,19 +113,24 @@ def test_truncation_side_of_the_model(tmp_path: Path, side: str) -> None:
 def test_truncation_by_request_says_so_or_refuses(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)], max_length=6)
     model = load(tmp_path)
-    left, right = (model.tokenize(["abcdefgh"], EmbedOptions(truncate=side), 0)[0] for side in ("left", "right"))
+    left, right = (tokenized(model, ["abcdefgh"], truncate=side)[0] for side in ("left", "right"))
     assert isinstance(left, Sequence)
     assert isinstance(right, Sequence)
     assert left.truncated
     assert right.truncated
+    assert model.tokenizer is not None
     letters = model.tokenizer._plain
     assert letters.decode(left.ids.tolist()) == "##e ##f ##g ##h"
     assert letters.decode(right.ids.tolist()) == "a ##b ##c ##d"
-    refused = model.tokenize(["a", "abcdefgh"], EmbedOptions(truncate="error"), 4)
-    assert isinstance(refused[0], Sequence)
-    assert isinstance(refused[1], InputTooLong)
-    assert (refused[1].item, refused[1].message[:45]) == (5, "input[5] has 10 tokens, but this model takes ")
-    fits = model.tokenize(["abcd"], EmbedOptions(), 0)[0]
+    asked = Request(["-", "a", "abcdefgh"], Options(truncate="error"), first_item=3)
+    fine, refused = model.tokenize(asked, 1, 3)
+    assert isinstance(fine, list)
+    assert isinstance(refused, InputTooLong)
+    assert refused.message.startswith("input[5] has 10 tokens, but this model takes at most 6.")
+    [lone] = model.tokenize(Request(["abcdefgh"], Options(truncate="error"), field="text", lone=True), 0, 1)
+    assert isinstance(lone, InputTooLong)
+    assert lone.message.startswith("text has 10 tokens")
+    [fits] = tokenized(model, ["abcd"])
     assert isinstance(fits, Sequence)
     assert not fits.truncated
 
@@ -135,7 +141,7 @@ def test_lower_casing(tmp_path: Path) -> None:
     settings.write_text(json.dumps({"max_seq_length": 24, "do_lower_case": True}))
     reference = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     model = load(tmp_path)
-    assert model.spec.lower_case
+    assert describe(resolve(str(tmp_path / "model"), HubSettings(offline=True))).lower_case
     np.testing.assert_allclose(embed(model, TEXTS), reference.encode(TEXTS), atol=1e-5)
     np.testing.assert_array_equal(embed(model, ["ABC"]), embed(model, ["abc"]))
 
@@ -150,7 +156,7 @@ def test_dimensions_are_cut_and_normalised_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(embed(model, TEXTS, dimensions=32), embed(model, TEXTS))
     for wrong in (0, -1, 33):
         with pytest.raises(InvalidRequest, match="1 to 32"):
-            model.validate(EmbedOptions(dimensions=wrong))
+            model.validate(request([], dimensions=wrong))
 
 
 def test_normalize_by_request(tmp_path: Path) -> None:
@@ -190,7 +196,7 @@ def test_dimensions_normalise_whatever_their_number(tmp_path: Path) -> None:
 def test_token_ids_beyond_64_bits_are_out_of_the_vocabulary(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)])
     for wrong in ([2**70], [-1, 2**63], [5, 2**63], [2**64 - 1]):
-        [error] = load(tmp_path).tokenize([wrong], EmbedOptions(), 0)
+        [error] = tokenized(load(tmp_path), [wrong])
         assert isinstance(error, InvalidTokenIds)
         assert "this model's vocabulary is 0.." in error.message
 
@@ -204,9 +210,8 @@ def test_token_ids_equal_their_text(tmp_path: Path) -> None:
 def test_foreign_token_ids_name_the_remedy(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)])
     model = load(tmp_path)
-    good, foreign, negative, fraction, empty = model.tokenize(
-        [[2, 5, 3], [9906, 1917], [-1], [1.5], []], EmbedOptions(), 0
-    )  # type: ignore[list-item]
+    given: list[Any] = [[2, 5, 3], [9906, 1917], [-1], [1.5], []]
+    good, foreign, negative, fraction, empty = tokenized(model, given)
     assert isinstance(good, Sequence)
     assert isinstance(foreign, InvalidTokenIds)
     assert "9906" in foreign.message
@@ -219,8 +224,7 @@ def test_long_token_ids_keep_their_special_tokens(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)], max_length=5)
     model = load(tmp_path)
     cut = {
-        side: model.tokenize([[2, 10, 11, 12, 13, 14, 3]], EmbedOptions(truncate=side), 0)[0]
-        for side in ("left", "right", "error")
+        side: tokenized(model, [[2, 10, 11, 12, 13, 14, 3]], truncate=side)[0] for side in ("left", "right", "error")
     }
     assert isinstance(cut["error"], InputTooLong)
     assert isinstance(cut["left"], Sequence)
@@ -247,9 +251,9 @@ def test_pooling_override(tmp_path: Path) -> None:
 def test_estimates_count_the_prompt(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)])
     model = load(tmp_path)
-    assert model.estimate_tokens("a", EmbedOptions(prompt="")) == model.estimate_tokens("a") == 2
-    assert model.estimate_tokens("a", EmbedOptions(prompt="cat " * 10)) == 12
-    assert model.estimate_tokens([5, 6, 7], EmbedOptions(prompt="cat " * 10)) == 3  # token ids take no prompt
+    assert model.estimate_tokens("a", request([], prompt="")) == model.estimate_tokens("a", request([])) == 2
+    assert model.estimate_tokens("a", request([], prompt="cat " * 10)) == 12
+    assert model.estimate_tokens([5, 6, 7], request([], prompt="cat " * 10)) == 3  # token ids take no prompt
 
 
 def test_no_room_for_a_token_is_refused_at_once(tmp_path: Path) -> None:
@@ -257,7 +261,7 @@ def test_no_room_for_a_token_is_refused_at_once(tmp_path: Path) -> None:
     for wrong in (1, 2):
         with pytest.raises(ConfigError, match=rf"max_length is {wrong},.* 2 special tokens .* at least 3"):
             load(tmp_path, max_length=wrong)
-    [cut] = load(tmp_path, max_length=3).tokenize(["abc"], EmbedOptions(), 0)
+    [cut] = tokenized(load(tmp_path, max_length=3), ["abc"])
     assert isinstance(cut, Sequence)
     assert cut.ids.tolist() == [2, 4, 3]
 
@@ -271,7 +275,7 @@ def test_an_empty_text_has_a_vector_without_special_tokens_too(tmp_path: Path, p
     kept = {key: value for key, value in json.loads(settings.read_text()).items() if not key.endswith("_token")}
     settings.write_text(json.dumps(kept if padding is None else {**kept, "pad_token": padding}))
     model = load(tmp_path)
-    [empty] = model.tokenize([""], EmbedOptions(), 0)
+    [empty] = tokenized(model, [""])
     assert isinstance(empty, Sequence)
     assert empty.ids.tolist() == [1 if padding == "[UNK]" else 0]
     assert np.isfinite(embed(model, ["", "a"])).all()

@@ -18,7 +18,7 @@ from lemni.types import PackedBatch, Sequence
 def test_half_precision_agrees_with_float32(mode: PoolingMode, include_prompt: bool, dtype: torch.dtype) -> None:
     starts = [0, 5, 100]
     batch = PackedBatch.pack(
-        [Sequence(np.zeros(n, np.int32), None, start) for n, start in zip([1, 30, 3000], starts, strict=True)]
+        [Sequence(np.zeros(n, np.int32), pool_start=start) for n, start in zip([1, 30, 3000], starts, strict=True)]
     )
     device = torch.device("cpu")
     # Values as large as real models have in some dimensions, and a mean far from zero.

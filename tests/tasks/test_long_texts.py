@@ -116,7 +116,9 @@ def test_refusing_says_how_much_is_known(folder: Path) -> None:
     library.no_padding()
     library.no_truncation()
     known = len(library.encode("the cat " * 400).ids)
-    short, long = tokenizer_of(folder, 256).encode(["the cat " * 400, "the cat " * 400_000], "error", offset=3)
+    names = ["input[3]", "input[4]"]
+    both = ["the cat " * 400, "the cat " * 400_000]
+    short, long = tokenizer_of(folder, 256).encode(both, "error", names.__getitem__)
     assert isinstance(short, InputTooLong)
     assert isinstance(long, InputTooLong)
     assert short.message.startswith(f"input[3] has {known} tokens, but this model takes at most 256.")

@@ -1,4 +1,5 @@
-"""A tiny random BERT with a WordPiece tokenizer of letters, saved as sentence-transformers would save it."""
+"""A tiny random BERT with a WordPiece tokenizer of letters, saved as sentence-transformers would save it, and models
+loaded and asked without an engine."""
 
 from __future__ import annotations
 
@@ -9,6 +10,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from lemni.config import EngineSettings, HubSettings, ModelSettings
+from lemni.errors import LemniError
+from lemni.loading import load_model
+from lemni.tasks.model import LoadedModel
+from lemni.types import Item, Options, PackedBatch, Request, Result, Row, Task
+from lemni.types import Sequence as Tokens
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = {
@@ -75,3 +83,37 @@ def sentence_model(folder: Path, modules: Sequence[Any] = (), max_length: int = 
     model = SentenceTransformer(modules=[first, *modules], device="cpu", **options)
     model.save(str(folder / "model"))
     return model
+
+
+def load(folder: Path, **settings: Any) -> LoadedModel:
+    """The model that `sentence_model` saved in `folder`."""
+    model = ModelSettings.model_validate({"model": str(folder / "model"), "device": "cpu", **settings})
+    return load_model(model, HubSettings(offline=True), EngineSettings())
+
+
+def request(items: Sequence[Item], tasks: tuple[Task, ...] = ("embed",), **options: Any) -> Request:
+    return Request(items, Options(**options), tasks)
+
+
+def tokenize(
+    model: LoadedModel, items: Sequence[Item], tasks: tuple[Task, ...] = ("embed",), **options: Any
+) -> list[list[Tokens] | LemniError]:
+    """What each item becomes."""
+    return model.tokenize(request(items, tasks, **options), 0, len(items))
+
+
+def run(model: LoadedModel, items: Sequence[Item], tasks: tuple[Task, ...] = ("embed",), **options: Any) -> Result:
+    """The result of a request whose sequences are one batch. Raises the first item's own error."""
+    wanted = request(items, tasks, **options)
+    model.validate(wanted)
+    for item in items:
+        model.estimate_tokens(item, wanted)
+    outcomes = model.tokenize(wanted, 0, len(items))
+    for outcome in outcomes:
+        if isinstance(outcome, LemniError):
+            raise outcome
+    sequences = [one for many in outcomes if not isinstance(many, LemniError) for one in many]
+    computed = [one for one in sequences if one.outputs]
+    given = iter(model.new_runtime(0).run(PackedBatch.pack(computed)) if computed else [])
+    rows = iter([Row(one, next(given) if one.outputs else {}) for one in sequences])
+    return model.finish([[next(rows) for _ in many] for many in outcomes if isinstance(many, list)], wanted)

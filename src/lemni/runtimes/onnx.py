@@ -96,17 +96,19 @@ class ONNXBackend:
         self.max_positions = self._session.positions
         self.limits = cpu_limits(options)
         self._pad_id = int(blueprint.spec.config.get("pad_token_id") or 0)
-        pooled = self._session.output.axes == 2
-        self._heads = None if pooled else {name: head(NumpyOps()) for name, head in blueprint.heads.items()}
-        self._pooled = next(name for name in _POOLED if name in blueprint.heads)
-        self.outputs = frozenset((self._pooled,)) if pooled else frozenset(blueprint.heads)
+        self._heads: Mapping[Output, Head] | Output
+        if self._session.output.axes == 2:
+            self._heads = _pooled_output(blueprint, path)
+            self.outputs: frozenset[Output] = frozenset((self._heads,))
+        else:
+            self._heads = {name: head(NumpyOps()) for name, head in blueprint.heads.items()}
+            self.outputs = frozenset(blueprint.heads)
         self._check_shape(path)
 
     def replica(self, index: int) -> ONNXRuntime:
         if self._session is None:
             raise RuntimeError("the model is closed")
-        heads: Mapping[Output, Head] | Output = self._pooled if self._heads is None else self._heads
-        return ONNXRuntime(self._session.replica(), self._session.inputs, self._pad_id, heads, self.limits)
+        return ONNXRuntime(self._session.replica(), self._session.inputs, self._pad_id, self._heads, self.limits)
 
     def close(self) -> None:
         self._session = None
@@ -121,6 +123,14 @@ class ONNXBackend:
                 f"{path}: the graph does not run on two sequences of 3 and 2 tokens; "
                 f"was it exported for one fixed shape? {error}"
             ) from error
+
+
+def _pooled_output(blueprint: Blueprint, path: Path) -> Output:
+    """What a graph with one vector per text gives. Raises ModelLoadError if the model needs vectors of tokens."""
+    for name in _POOLED:
+        if name in blueprint.heads:
+            return name
+    raise ModelLoadError(f"{path}: the graph gives one vector per text, but the model needs one per token")
 
 
 class ONNXRuntime:
