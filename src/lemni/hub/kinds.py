@@ -40,7 +40,10 @@ class Folder:
 
 
 # Kind -> whether a folder is of it.
-_KINDS: list[tuple[ModelKind, Callable[[Folder], bool]]] = []
+_KINDS: list[tuple[ModelKind, Callable[[Folder], bool]]] = [
+    # With a Pooling module it is an embedding model whose config.json still names the class it was trained from.
+    ("classifier", lambda f: f.architecture.endswith("ForSequenceClassification") and not f.has_module("Pooling")),
+]
 
 
 def kind_of(path: Path) -> ModelKind:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 # `ModelSpec.kind` -> module with `heads(spec)` and `load(parts)`; see `lemni.tasks.base`.
 KINDS: dict[str, str] = {
+    "classifier": "lemni.tasks.classifier",
     "dense": "lemni.tasks.dense",
 }
 
