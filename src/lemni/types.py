@@ -25,7 +25,8 @@ Output: TypeAlias = Literal["dense", "tokens", "terms", "token_weights", "multi_
 """What a forward pass can give, by name; which of them a model gives is up to its kind (`lemni.tasks`).
 
 dense [dim], terms [vocabulary] and logits [labels] are one row per sequence; tokens [tokens, hidden] (the last hidden
-states), token_weights [tokens, 1] and multi_vector [tokens, dim] one row per token."""
+states), token_weights [tokens, 1] and multi_vector [tokens, dim] one row per token. Of terms a runtime hands out only
+those over zero: [2, n], their ids in the first row (float32 holds them exactly) and their values in the second."""
 
 TOKEN_OUTPUTS: frozenset[Output] = frozenset(("tokens", "token_weights", "multi_vector"))
 """Those with a row per token."""

@@ -223,6 +223,19 @@ def test_counts_and_masks(lengths: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(counts, np.array(lengths)[:, None])
 
 
+def test_log1p() -> None:
+    positive = np.abs(values(4, 3))
+    result = same(lambda ops, inputs, x: ops.log1p(x), batch_of(4), positive)
+    np.testing.assert_allclose(result, np.log1p(positive), atol=1e-6)
+
+
+def test_the_largest_of_many_wide_tokens() -> None:
+    batch = batch_of(300, 1, 40)
+    x = values(batch.tokens, 999)
+    result = same(lambda ops, inputs, x: ops.segment_max(x, inputs), batch, x)
+    np.testing.assert_array_equal(result, [part.max(0) for part in np.split(x, batch.starts[1:])])
+
+
 def test_square_root() -> None:
     x = values(4, 5)
     x[2] = 0

@@ -183,6 +183,10 @@ class Ops(Protocol):
         """Of every value."""
         ...
 
+    def log1p(self, x: Tensor) -> Tensor:
+        """log(1 + x) of every value."""
+        ...
+
 
 ACTIVATIONS = (
     "gelu",

@@ -220,6 +220,10 @@ class NumpyOps:
         root: Tensor = np.sqrt(x)
         return root
 
+    def log1p(self, x: Tensor) -> Tensor:
+        logarithm: Tensor = np.log1p(x)
+        return logarithm
+
 
 def _halves(width: int) -> tuple[slice, slice]:
     return slice(0, width // 2), slice(width // 2, width)

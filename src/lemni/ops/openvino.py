@@ -24,11 +24,9 @@ Tensor: TypeAlias = ov.Output | ov.Node
 _Feeder = Callable[[PackedBatch, RowPlan], NDArray[Any]]
 
 
-def _by_sequence(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
-    """int32 [B, L]: the tokens of each sequence, its last one repeated up to the longest."""
-    columns = np.minimum(np.arange(plan.width, dtype=np.int32), batch.lengths[:, None] - 1)
-    tokens: NDArray[np.int32] = batch.starts[:, None] + columns
-    return tokens
+def _owners(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
+    """int32 [T]: the sequence of each token, counted from 1, for spare tokens are of sequence 0."""
+    return np.repeat(np.arange(1, len(batch) + 1, dtype=np.int32), batch.lengths)
 
 
 def _segments(batch: PackedBatch, plan: RowPlan) -> NDArray[np.float32]:
@@ -54,7 +52,7 @@ _FEEDERS: dict[str, tuple[list[int], _Feeder]] = {
     "first": ([-1], lambda batch, plan: batch.starts + batch.pool_starts),
     "last": ([-1], lambda batch, plan: batch.starts + batch.lengths - 1),
     "segments": ([-1, -1], _segments),
-    "by_sequence": ([-1, -1], _by_sequence),
+    "owners": ([-1], _owners),
     "row_tokens": ([-1, -1], lambda batch, plan: plan.token),
     "row_cells": ([-1], lambda batch, plan: plan.cell),
     "relative": ([-1, -1], lambda batch, plan: plan.relative),
@@ -67,9 +65,9 @@ _FLOATS = ("places", "lengths", "pool_mask", "segments")
 # repeat. A spare token is of no sequence; a spare sequence has one token's length, so that nothing is divided by zero.
 _TOKEN_AXES = {
     "ids": 0, "positions": 0, "token_types": 0, "places": 0, "pool_mask": 0, "row_cells": 0, "neighbours": 0,
-    "segments": 1,
+    "segments": 1, "owners": 0,
 }  # fmt: skip
-_SEQUENCE_AXES = {"lengths": 0, "first": 0, "last": 0, "segments": 0, "by_sequence": 0}
+_SEQUENCE_AXES = {"lengths": 0, "first": 0, "last": 0, "segments": 0}
 
 
 class OpenVINOInputs:
@@ -329,8 +327,13 @@ class OpenVINOOps:
         return op.matmul(inputs.parameter("segments"), x, False, False)
 
     def segment_max(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
-        padded = op.gather(x, inputs.parameter("by_sequence"), _ints(_TOKEN_AXIS))
-        return op.reduce_max(padded, _ints(1), False)
+        # Scattered, as a rectangle of the longest sequence would be many times the size of x.
+        sequences = op.gather(op.shape_of(inputs.lengths), _ints(0), _ints(0))
+        rows = op.add(sequences, _ints(1))
+        lowest = op.broadcast(_scalar(np.finfo(np.float32).min), op.concat([rows, _ints(_width(x))], 0))
+        owners = op.unsqueeze(inputs.parameter("owners"), _ints(1))
+        found = op.scatter_nd_update(lowest, owners, x, "max")
+        return op.slice(found, _ints(1), rows, _ints(1), _ints(0))
 
     def first(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
         return op.gather(x, inputs.parameter("first"), _ints(_TOKEN_AXIS))
@@ -340,6 +343,9 @@ class OpenVINOOps:
 
     def square_root(self, x: Tensor) -> ov.Node:
         return op.sqrt(x)
+
+    def log1p(self, x: Tensor) -> ov.Node:
+        return op.log(op.add(x, _scalar(1)))
 
 
 def _length(rows: ov.Node) -> ov.Node:

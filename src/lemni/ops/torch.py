@@ -254,6 +254,9 @@ class TorchOps:
     def square_root(self, x: Tensor) -> Tensor:
         return torch.sqrt(x)
 
+    def log1p(self, x: Tensor) -> Tensor:
+        return torch.log1p(x)
+
 
 def varlen_attention(device: torch.device, dtype: torch.dtype) -> VarlenAttention | None:
     """The variable-length flash kernel, if this device (CUDA), dtype (half precision) and torch have it.

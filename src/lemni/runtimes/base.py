@@ -7,6 +7,7 @@ The table of names is in `lemni.runtimes`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -126,11 +127,21 @@ class Backend(Protocol):
 
 def by_sequence(outputs: Mapping[Output, NDArray[np.float32]], batch: PackedBatch) -> list[Outputs]:
     """The outputs of a batch, [B, dim] or [T, dim] each (spare rows at the end are left out), as one view per
-    sequence."""
+    sequence; of terms, which are as many as the vocabulary and nearly all zero or less, those over zero."""
     rows: list[dict[Output, NDArray[np.float32]]] = [{} for _ in range(len(batch))]
     ends = np.cumsum(batch.lengths)
     for name, array in outputs.items():
-        pieces = np.split(array[: batch.tokens], ends[:-1]) if name in TOKEN_OUTPUTS else array[: len(batch)]
+        pieces: Seq[NDArray[np.float32]]
+        if name == "terms":
+            pieces = [_over_zero(terms) for terms in array[: len(batch)]]
+        else:
+            pieces = np.split(array[: batch.tokens], ends[:-1]) if name in TOKEN_OUTPUTS else list(array[: len(batch)])
         for row, piece in zip(rows, pieces, strict=True):
             row[name] = piece
     return list(rows)
+
+
+def _over_zero(terms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[vocabulary] -> [2, n]; NaN stays, for the engine to see."""
+    [ids] = np.nonzero(~(terms <= 0))
+    return np.stack([ids.astype(np.float32), terms[ids]])
