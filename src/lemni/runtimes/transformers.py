@@ -1,8 +1,9 @@
 """Any architecture that transformers knows: its own model code, fed from packed batches.
 
 Such code wants rectangles, so sequences of like length are padded to groups here, always on the right under an
-attention mask, and their hidden states are packed again. The head is the same as on every runtime. Needs the extra
-`torch`. Families that Lemni has itself are faster on `lemni.runtimes.torch`.
+attention mask, and their hidden states are packed again. The head is the same as on every runtime, except that
+sequence classification is transformers' class as a whole. Needs the extra `torch`. Families that Lemni has itself are
+faster on `lemni.runtimes.torch`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,18 @@ if TYPE_CHECKING:
 
 # Encoder-decoders whose encoder alone gives the token vectors, as in sentence-transformers.
 _ENCODER_CLASSES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+# Kinds of models whose head is a part of transformers' class, which gives one row of logits per sequence.
+_WHOLE_CLASSES = {"classifier": "AutoModelForSequenceClassification"}
 # Modules with learned absolute positions, by the names that transformers gives them.
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 
 
 @dataclass(frozen=True)
 class _Loaded:
+    """Attributes:
+    heads: empty if the model gives logits by itself.
+    """
+
     device: torch.device
     model: Any
     heads: dict[Output, Head]
@@ -68,7 +75,8 @@ class TransformersBackend:
             with loading_on(name):
                 model = _load(blueprint.spec, options, self._torch_dtype).to(device)
             ops = TorchOps(device, self._torch_dtype)
-            heads = {name: make(ops) for name, make in blueprint.heads.items()}
+            whole = blueprint.spec.kind in _WHOLE_CLASSES
+            heads = {} if whole else {name: make(ops) for name, make in blueprint.heads.items()}
             parameters = inspect.signature(model.forward).parameters
             self._loaded.append(_Loaded(device, model, heads, _pad_id(model), "token_type_ids" in parameters))
         self.max_positions = _max_positions(self._loaded[0].model)
@@ -97,6 +105,8 @@ class TransformersRuntime:
         if self._loaded is None:
             raise RuntimeError("the replica is closed")
         with running():
+            if not self._loaded.heads:
+                return by_sequence({"logits": _logits(self._loaded, batch, self.limits.batch_tokens)}, batch)
             hidden = _hidden(self._loaded, batch, self.limits.batch_tokens)
             inputs = TorchInputs(batch, self._loaded.device, self._dtype)
             return by_sequence(run_heads(self._loaded.heads, hidden, inputs, batch), batch)
@@ -111,7 +121,7 @@ def _hidden(loaded: _Loaded, batch: PackedBatch, cells: int) -> torch.Tensor:
 
     packed: torch.Tensor | None = None
     for rectangle in rectangles(batch, cells):
-        padded = _forward(loaded, batch, rectangle)
+        padded = _hidden_states(loaded, batch, rectangle)
         if packed is None:
             packed = padded.new_empty((batch.tokens, padded.shape[-1]))
         mask = torch.from_numpy(rectangle.mask).to(loaded.device)
@@ -120,8 +130,31 @@ def _hidden(loaded: _Loaded, batch: PackedBatch, cells: int) -> torch.Tensor:
     return packed
 
 
-def _forward(loaded: _Loaded, batch: PackedBatch, rectangle: Rectangle) -> torch.Tensor:
-    """Hidden states [G, width, hidden] of one rectangle."""
+def _logits(loaded: _Loaded, batch: PackedBatch, cells: int) -> NDArray[np.float32]:
+    """Logits [B, labels] in the batch's order."""
+    if getattr(loaded.model.config, "pad_token_id", None) is None:
+        cells = 1  # one sequence at a time: without a padding token, decoders refuse a batch
+    logits: NDArray[np.float32] | None = None
+    for rectangle in rectangles(batch, cells):
+        found = _forward(loaded, batch, rectangle).logits
+        if logits is None:
+            logits = np.empty((len(batch), found.shape[-1]), dtype=np.float32)
+        logits[rectangle.sequences] = found.float().cpu().numpy()
+    assert logits is not None  # a batch has sequences
+    return logits
+
+
+def _hidden_states(loaded: _Loaded, batch: PackedBatch, rectangle: Rectangle) -> torch.Tensor:
+    """[G, width, hidden] of one rectangle."""
+    output = _forward(loaded, batch, rectangle)
+    hidden: torch.Tensor = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
+    if hidden.ndim != 3 or hidden.shape[:2] != rectangle.mask.shape:
+        raise ModelLoadError(f"{type(loaded.model).__name__} gives no vector per token: {tuple(hidden.shape)}")
+    return hidden
+
+
+def _forward(loaded: _Loaded, batch: PackedBatch, rectangle: Rectangle) -> Any:
+    """What the model gives for one rectangle."""
     import torch
 
     def put(array: NDArray[Any]) -> torch.Tensor:
@@ -134,39 +167,56 @@ def _forward(loaded: _Loaded, batch: PackedBatch, rectangle: Rectangle) -> torch
     # Only where they say something: GPT-2 adds the embedding of token 0 for a segment id of 0.
     if loaded.takes_token_types and batch.token_types.any():
         feed["token_type_ids"] = put(rectangle.fill(batch.token_types, 0))
-    output = loaded.model(**feed)
-    hidden: torch.Tensor = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
-    if hidden.ndim != 3 or hidden.shape[:2] != rectangle.mask.shape:
-        raise ModelLoadError(f"{type(loaded.model).__name__} gives no vector per token: {tuple(hidden.shape)}")
-    return hidden
+    return loaded.model(**feed)
 
 
 def _load(spec: ModelSpec, options: BackendOptions, dtype: torch.dtype) -> Any:
     import transformers
 
+    whole = _WHOLE_CLASSES.get(spec.kind)
+    own_class = None if whole else _ENCODER_CLASSES.get(spec.model_type)
+    loader = getattr(transformers, whole or own_class or "AutoModel")
+    trust = {} if own_class else {"trust_remote_code": options.trust_remote_code}
+    # A pooler is no part of the hidden states, and many embedding models are saved without it.
+    model = load_pretrained(loader, spec, options, dtype, needless=None if whole else "pooler.", **trust)
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # nothing is generated
+    return model
+
+
+def load_pretrained(
+    loader: Any,
+    spec: ModelSpec,
+    options: BackendOptions,
+    dtype: torch.dtype,
+    needless: str | None = None,
+    **settings: Any,
+) -> Any:
+    """The model of a folder by a class of transformers, for inference.
+
+    Args:
+        needless: what weights that may be missing have in their names.
+
+    Raises:
+        ModelLoadError: the weights are pickled and not trusted, or do not fit.
+    """
     if not spec.weights and not options.trust_pickle:
         raise ModelLoadError(
             f"{spec.files.id} has no safetensors weights, and pickled ones can run code when they are loaded. "
             "If you trust them: --trust-pickle"
         )
-    loader = getattr(transformers, _ENCODER_CLASSES.get(spec.model_type, "AutoModel"))
-    settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": bool(spec.weights), "local_files_only": True}
-    if loader is transformers.AutoModel:
-        settings["trust_remote_code"] = options.trust_remote_code
+    settings = {"dtype": dtype, "use_safetensors": bool(spec.weights), "local_files_only": True, **settings}
     try:
         model, report = loader.from_pretrained(spec.transformer_path, output_loading_info=True, **settings)
     except Exception as error:  # remote code and converters raise whatever they like; the files are the cause
         raise ModelLoadError(f"{spec.files.id}: transformers cannot load the model: {error}") from error
-    # A pooler is no part of the hidden states, and many embedding models are saved without it.
-    missing = sorted(name for name in report["missing_keys"] if "pooler." not in f".{name}")
+    missing = sorted(name for name in report["missing_keys"] if needless is None or needless not in f".{name}")
     if missing or report["mismatched_keys"]:
         wrong = missing or sorted(str(key) for key in report["mismatched_keys"])
         raise ModelLoadError(
             f"{spec.files.id}: the weights do not fit {type(model).__name__}: missing or of another shape are "
             f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}"
         )
-    if getattr(model.config, "use_cache", False):
-        model.config.use_cache = False  # nothing is generated
     return model.eval().requires_grad_(False)
 
 

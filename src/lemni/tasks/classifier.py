@@ -123,7 +123,7 @@ class Inputs:
         pairs = [(prompt + first, second) for first, second in (_texts_of(item, self.name) for item in items)]
         truncate = options.truncate or self._texts.truncate
         side = truncate if truncate in ("left", "right") else None
-        return self._pairs.encode(pairs, names.__getitem__, side)
+        return self._pairs.encode(pairs, names.__getitem__, side, options.max_tokens)
 
     def _encode_texts(self, items: Seq[Any], options: Options, names: list[str]) -> list[Sequence | LemniError]:
         found = self._texts.encode(items, options, _OUTPUTS, names.__getitem__)

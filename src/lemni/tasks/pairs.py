@@ -31,8 +31,21 @@ _MARKED_FAMILIES = ("bert", "electra", "deberta-v2", "nomic_bert")
 class _Text:
     """One side of a pair, without special tokens; not `whole` if it ends before the text does."""
 
+    text: str
     encoding: Any
     whole: bool
+
+    @property
+    def tokens(self) -> str:
+        """Their number, for messages."""
+        known = len(self.encoding)
+        return str(known) if self.whole else f"more than {known - long_texts.MARGIN}"
+
+    def cut(self, limit: int, side: TruncationSide) -> _Text:
+        """At most `limit` tokens of it, which are whole then."""
+        copy = type(self.encoding).merge([self.encoding])
+        copy.truncate(limit, direction=side)
+        return _Text(self.text, copy, True)
 
 
 class Pairs:
@@ -58,12 +71,17 @@ class Pairs:
         self._cutting = {side: self._joiner(side) for side in ("right", "left")}
 
     def encode(
-        self, pairs: Seq[tuple[str, str]], named: Named, side: TruncationSide | None = "right"
+        self,
+        pairs: Seq[tuple[str, str]],
+        named: Named,
+        side: TruncationSide | None = "right",
+        second_limit: int | None = None,
     ) -> list[Sequence | LemniError]:
         """One sequence or the pair's own error for each pair; `named` gives its name for messages by its place.
 
         Args:
             side: where the longer text of a pair over the maximum length is cut, then both alike; None refuses it.
+            second_limit: tokens of the second text by itself, without special tokens.
         """
         bad = {text for pair in pairs for text in pair if not is_unicode(text)}
         texts = self._texts({text for pair in pairs for text in pair} - bad, side or "right")
@@ -73,54 +91,58 @@ class Pairs:
                 which = "first" if first in bad else "second"
                 out.append(InvalidRequest(f"{named(place)}: its {which} text holds a lone surrogate"))
             else:
-                out.append(self._joined(first, second, texts, side, named(place)))
+                out.append(self._joined([texts[first], texts[second]], side, second_limit, named(place)))
         return out
 
     def _joined(
-        self, first: str, second: str, texts: dict[str, _Text], side: TruncationSide | None, name: str
+        self, sides: list[_Text], side: TruncationSide | None, second_limit: int | None, name: str
     ) -> Sequence | LemniError:
-        sides = [texts[first], texts[second]]
         room = self._max_length - self._added
-        whole = all(text.whole for text in sides)
-        lengths = [len(text.encoding) for text in sides]
-        truncated = not whole or sum(lengths) > room
-        if truncated and side is None:
-            tokens = sum(lengths) + self._added
-            return InputTooLong(
-                f"{name} has {tokens if whole else f'more than {tokens - long_texts.MARGIN}'} tokens (both texts of "
-                f"the pair together), but this model takes at most {self._max_length}. Shorten it, or let the server "
-                "truncate it."
-            )
-        if not whole and min(lengths) > room:
+        if not all(text.whole for text in sides) and min(len(text.encoding) for text in sides) > room:
             # Both are cut, to halves; which of them gets the odd token depends on which is longer.
-            sides = [self._text(text, side or "right", len(text)) for text in (first, second)]
+            sides = [self._tokenised(text.text, side or "right", len(text.text)) for text in sides]
+        first, second = sides
+        cut_second = second_limit is not None and len(second.encoding) > second_limit
+        if second_limit is not None and cut_second:
+            if side is None:
+                return InputTooLong(f"{name} has {second.tokens} tokens, but the request allows {second_limit}")
+            second = second.cut(second_limit, side)
+        tokens = len(first.encoding) + len(second.encoding)
+        whole = first.whole and second.whole
+        truncated = not whole or tokens > room
+        if truncated and side is None:
+            known = tokens + self._added if whole else f"more than {tokens + self._added - long_texts.MARGIN}"
+            return InputTooLong(
+                f"{name} has {known} tokens (both texts of the pair together), but this model takes at most "
+                f"{self._max_length}. Shorten it, or let the server truncate it."
+            )
         library = self._cutting[side] if truncated and side else self._library
-        encoding = library.post_process(sides[0].encoding, sides[1].encoding)
+        encoding = library.post_process(first.encoding, second.encoding)
         ids = np.array(encoding.ids or [self._tokenizer.filler], dtype=np.int32)
         types = None
         if self._segments and any(encoding.type_ids):
             types = np.array(encoding.type_ids, dtype=np.int32)
-        return Sequence(ids, token_types=types, truncated=truncated)
+        return Sequence(ids, token_types=types, truncated=truncated or cut_second)
 
     def _texts(self, texts: set[str], side: TruncationSide) -> dict[str, _Text]:
         short = [text for text in texts if len(text) <= self._whole_size]
         encodings = self._library.encode_batch_fast(short, add_special_tokens=False) if short else []
-        found = {text: _Text(encoding, True) for text, encoding in zip(short, encodings, strict=True)}
+        found = {text: _Text(text, encoding, True) for text, encoding in zip(short, encodings, strict=True)}
         for text in texts - found.keys():
-            found[text] = self._text(text, side, self._whole_size)
+            found[text] = self._tokenised(text, side, self._whole_size)
         return found
 
-    def _text(self, text: str, side: TruncationSide, size: int) -> _Text:
+    def _tokenised(self, text: str, side: TruncationSide, size: int) -> _Text:
         """As much of a text as truncation leaves, and a bit more to be sure of it; `size` characters at first."""
-        squeezes = self._squeezes
+        rest, squeezes = text, self._squeezes
         while True:
-            part = long_texts.part(text, size, side)
+            part = long_texts.part(rest, size, side)
             [encoding] = self._library.encode_batch_fast([part], add_special_tokens=False)
-            whole = len(part) == len(text)
+            whole = len(part) == len(rest)
             if whole or len(encoding) >= self._max_length + long_texts.MARGIN:
-                return _Text(encoding, whole)
+                return _Text(text, encoding, whole)
             if squeezes:
-                text, squeezes = long_texts.squeeze(text), False
+                rest, squeezes = long_texts.squeeze(rest), False
             size *= long_texts.GROWTH
 
     def _joiner(self, side: str) -> Any:
