@@ -17,7 +17,7 @@ from lemni.engine import Engine
 from lemni.hub import ModelFiles
 from lemni.loading import load_model
 from lemni.server.app import create_app
-from tests.server.live import listening, server_settings
+from tests.server.live import listening, loaded, server_settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.S)
@@ -28,7 +28,7 @@ def server(minilm: ModelFiles) -> Iterator[str]:
     model = load_model(ModelSettings(device="cpu"), HubSettings(), EngineSettings())
     with (
         Engine({model.card.name: model}, EngineSettings()) as engine,
-        listening(create_app(engine, server_settings())) as url,
+        listening(create_app(loaded(engine), server_settings())) as url,
     ):
         yield url
     model.close()

@@ -13,7 +13,7 @@ from lemni.config import EngineSettings, HubSettings, ModelSettings
 from lemni.engine import Engine
 from lemni.loading import load_model
 from lemni.server.app import create_app
-from tests.server.live import listening, server_settings
+from tests.server.live import listening, loaded, server_settings
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 KEY = "sk-test"
@@ -38,7 +38,7 @@ def engine(minilm: hub.ModelFiles) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def server(engine: Engine) -> Iterator[str]:
     """Base URL of a server that wants the key and takes 8 items at most."""
-    with listening(create_app(engine, server_settings(api_key=KEY, max_items=8))) as url:
+    with listening(create_app(loaded(engine), server_settings(api_key=KEY, max_items=8))) as url:
         yield url
 
 

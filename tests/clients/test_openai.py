@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lemni.server.app import create_app
 from tests.clients.conftest import KEY, MODEL, TEXTS
 from tests.engine.toy import Gate, ToyModel, engine_of, expected, request
-from tests.server.live import PATIENCE_S, listening, server_settings
+from tests.server.live import PATIENCE_S, listening, loaded, server_settings
 
 Check = Callable[[object], None]
 
@@ -106,7 +106,7 @@ def test_overload_is_a_rate_limit_and_is_tried_again() -> None:
     toy.gates[9] = gate = Gate()
     with (
         engine_of(toy, max_queue_tokens=20) as engine,
-        listening(create_app(engine, server_settings())) as url,
+        listening(create_app(loaded(engine), server_settings())) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client,
     ):
         held = engine.submit("toy", request("9"))

@@ -16,7 +16,7 @@ from lemni.engine import Engine
 from lemni.loading import load_model
 from lemni.server.app import create_app
 from tests.engine.toy import ToyModel, engine_of
-from tests.server.live import server_settings
+from tests.server.live import loaded, server_settings
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +40,7 @@ def toy_engine(toy: ToyModel) -> Iterator[Engine]:
 @pytest.fixture
 async def client(toy_engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     """Of a server over the toy model."""
-    async with client_of(create_app(toy_engine, server_settings())) as client:
+    async with client_of(create_app(loaded(toy_engine), server_settings())) as client:
         yield client
 
 
@@ -56,6 +56,6 @@ def real_engine(minilm: hub.ModelFiles) -> Iterator[Engine]:
 @pytest.fixture
 async def real(real_engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     """Of a server over the real default model, with small limits."""
-    app = create_app(real_engine, server_settings(max_items=8, max_body_mib=1))
+    app = create_app(loaded(real_engine), server_settings(max_items=8, max_body_mib=1))
     async with client_of(app) as client:
         yield client

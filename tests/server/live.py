@@ -17,6 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from lemni.config import ServerSettings
+from lemni.engine import Engine
+from lemni.server.models import Loaded
 from lemni.server.run import bind
 
 PATIENCE_S = 60.0
@@ -25,6 +27,12 @@ PATIENCE_S = 60.0
 
 def server_settings(**changes: Any) -> ServerSettings:
     return ServerSettings.model_validate({"port": 0, **changes})
+
+
+def loaded(engine: Engine) -> Loaded:
+    """A started engine with its models, toy or real, as an application takes them."""
+    models: Any = tuple(stages.served.model for stages in engine._models.values())
+    return Loaded(engine, models)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from lemni.errors import InvalidRequest, TooManyItems
 from lemni.server.body import parse
-from lemni.server.dialects.openai_input import items_of
+from lemni.server.inputs import items_of
 
 MANY = b'{"input":[' + b",".join([b"[1]"] * 300_000) + b"]}"
 

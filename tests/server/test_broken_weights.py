@@ -12,7 +12,7 @@ from lemni.engine import Engine
 from lemni.loading import load_model
 from lemni.server.app import create_app
 from tests.server.conftest import client_of
-from tests.server.live import server_settings
+from tests.server.live import loaded, server_settings
 
 URL = "/v1/embeddings"
 
@@ -39,7 +39,7 @@ def broken(tmp_path: Path) -> Iterator[Engine]:
 
 
 async def test_nan_is_an_error_and_not_a_vector(broken: Engine) -> None:
-    async with client_of(create_app(broken, server_settings())) as client:
+    async with client_of(create_app(loaded(broken), server_settings())) as client:
         for _ in range(2):
             assert (await client.post(URL, json={"input": ["a", "b"]})).status_code == 200
             bad = await client.post(URL, json={"input": ["q"]})
@@ -50,6 +50,6 @@ async def test_nan_is_an_error_and_not_a_vector(broken: Engine) -> None:
 
 
 async def test_nan_does_not_spread_to_its_batch(broken: Engine) -> None:
-    async with client_of(create_app(broken, server_settings())) as client:
+    async with client_of(create_app(loaded(broken), server_settings())) as client:
         bad = await client.post(URL, json={"input": ["a", "b", "q", "c"]})
     assert bad.json()["error"]["param"] == "input[2]"

@@ -13,7 +13,7 @@ import pytest
 from lemni.engine import Engine
 from lemni.server.app import create_app
 from tests.engine.toy import Gate, ToyModel
-from tests.server.live import PATIENCE_S, listening, server_settings
+from tests.server.live import PATIENCE_S, listening, loaded, server_settings
 
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
 
@@ -36,7 +36,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 def test_hanging_up_cancels_queued_and_running_work(toy: ToyModel, toy_engine: Engine) -> None:
     toy.gates[9] = gate = Gate()
-    with listening(create_app(toy_engine, server_settings())) as url:
+    with listening(create_app(loaded(toy_engine), server_settings())) as url:
         running = _send(url, {"input": "9"})
         gate.wait_entered()
         queued = _send(url, {"input": "5 5 5"})
@@ -55,7 +55,7 @@ def test_hanging_up_cancels_queued_and_running_work(toy: ToyModel, toy_engine: E
 
 
 def test_hanging_up_while_sending_is_nobodys_error(toy_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    with listening(create_app(toy_engine, server_settings())) as url:
+    with listening(create_app(loaded(toy_engine), server_settings())) as url:
         _send(url, {"input": ["1"] * 1000}, cut_at=500).close()
         assert httpx.post(f"{url}/v1/embeddings", json={"input": "1"}).status_code == 200
     assert toy_engine.status()["toy"].requests == 1
@@ -64,13 +64,13 @@ def test_hanging_up_while_sending_is_nobodys_error(toy_engine: Engine, caplog: p
 
 def test_a_path_that_begins_with_two_slashes(toy_engine: Engine) -> None:
     """What a client makes of a base URL with a slash at its end."""
-    with listening(create_app(toy_engine, server_settings())) as url:
+    with listening(create_app(loaded(toy_engine), server_settings())) as url:
         assert httpx.post(f"{url}//embeddings", json={"input": "1"}).status_code == 200
 
 
 def test_a_large_body_is_refused_before_it_is_sent(toy_engine: Engine) -> None:
     """The announced length is enough; a client that waits for 100-continue need not send."""
-    with listening(create_app(toy_engine, server_settings(max_body_mib=1))) as url:
+    with listening(create_app(loaded(toy_engine), server_settings(max_body_mib=1))) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.settimeout(PATIENCE_S)

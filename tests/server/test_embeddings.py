@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from lemni.types import EmbedOptions
+from lemni.types import Options
 from tests.engine.toy import expected
 
 
@@ -81,7 +81,7 @@ async def test_nulls_are_absent_and_unknown_keys_ignored(client: httpx.AsyncClie
 
 async def test_options_reach_the_model(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/embeddings", json={"input": "3 1 4", "dimensions": 2, "normalize": False})
-    assert vectors(answer) == [expected("3 1 4", EmbedOptions(dimensions=2, normalize=False))]
+    assert vectors(answer) == [expected("3 1 4", Options(dimensions=2, normalize=False))]
     answer = await client.post("/v1/embeddings", json={"input": "3 1 4", "prompt_name": "query"})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "prompt_name"

@@ -13,7 +13,7 @@ from lemni.server import service
 from lemni.server.app import create_app
 from tests.engine.toy import Gate, ToyModel, engine_of, expected, request
 from tests.server.conftest import client_of
-from tests.server.live import PATIENCE_S, server_settings
+from tests.server.live import PATIENCE_S, loaded, server_settings
 
 URL = "/v1/embeddings"
 
@@ -24,7 +24,7 @@ async def test_overload_says_when_to_come_back(toy: ToyModel) -> None:
         held = engine.submit("toy", request("9"))
         gate.wait_entered()
         waiting = engine.submit("toy", request("1 " * 18))
-        async with client_of(create_app(engine, server_settings())) as client:
+        async with client_of(create_app(loaded(engine), server_settings())) as client:
             answer = await client.post(URL, json={"input": "5 5 5"})
             gate.open()
             held.result(PATIENCE_S)
@@ -45,7 +45,7 @@ async def test_a_deadline_is_the_requests_or_the_servers_if_shorter(
     with engine_of(toy) as engine:
         held = engine.submit("toy", request("9"))
         gate.wait_entered()
-        async with client_of(create_app(engine, server_settings(), longest)) as client:
+        async with client_of(create_app(loaded(engine), server_settings(), longest)) as client:
             answer = await client.post(URL, json={"input": "5", "deadline_s": asked})
             gate.open()
             held.result(PATIENCE_S)
@@ -98,7 +98,7 @@ async def test_early_requests_wait_for_the_models(toy_engine: Engine) -> None:
             await asyncio.sleep(0)
         assert (await client.get("/health")).status_code == 200
         assert not asking.done()
-        app.state.service.attach(toy_engine)
+        app.state.service.attach(toy_engine, loaded(toy_engine).models)
         assert (await asking).json()["data"][0]["embedding"] == expected("3")
         assert [model["id"] for model in (await listing).json()["data"]] == ["toy"]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lemni.engine import Engine
 from lemni.server.app import create_app
 from tests.server.conftest import client_of
-from tests.server.live import server_settings
+from tests.server.live import loaded, server_settings
 
 scalars = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -37,7 +37,7 @@ bodies = st.builds(
 
 @pytest.fixture(scope="module")
 def app(real_engine: Engine) -> Any:
-    return create_app(real_engine, server_settings(max_items=8))
+    return create_app(loaded(real_engine), server_settings(max_items=8))
 
 
 def _post(app: Any, content: bytes) -> None:

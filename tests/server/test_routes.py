@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,15 +14,19 @@ from fastapi.routing import APIRoute
 
 from lemni.engine import Engine
 from lemni.errors import InvalidRequest, UnknownModel
+from lemni.hub import ModelFiles, ModelSpec
 from lemni.server.app import create_app
-from lemni.server.dialects import Dialects
-from lemni.server.dialects.openai import _prompt_name
-from lemni.server.dialects.openai_schemas import EmbeddingsBody, ModelList
+from lemni.server.dialects import load_dialects
+from lemni.server.dialects.openai_schemas import ModelList
+from lemni.server.inputs import side_of
 from lemni.server.names import Names
-from lemni.types import ModelCard
+from lemni.server.routes import Dialects
+from lemni.tasks.base import Parts
+from lemni.tasks.texts import Texts
+from lemni.types import ModelCard, Options
 from tests.engine.toy import ToyModel, settings
 from tests.server.conftest import client_of
-from tests.server.live import server_settings
+from tests.server.live import loaded, server_settings
 
 CARD = ToyModel().card
 
@@ -57,7 +62,7 @@ async def test_a_model_that_was_trained_for_fewer_dimensions_has_no_warning() ->
     toy = ToyModel()
     toy.card = card("toy", matryoshka_dimensions=(2, 4), source="folder", model_id="/home/somebody/secret")
     with Engine({"toy": toy}, settings()) as engine:
-        async with client_of(create_app(engine, server_settings())) as client:
+        async with client_of(create_app(loaded(engine), server_settings())) as client:
             answer = await client.get("/v1/models/toy")
             root = await client.get("/")
     assert answer.json()["warnings"] == []
@@ -65,8 +70,12 @@ async def test_a_model_that_was_trained_for_fewer_dimensions_has_no_warning() ->
     assert "secret" not in answer.text + root.text
 
 
+def named(*cards: str | ModelCard, any_name: bool = False) -> Names:
+    return Names([one if isinstance(one, ModelCard) else card(one) for one in cards], any_name=any_name)
+
+
 def test_names() -> None:
-    names = Names([card("Org/Alpha"), card("beta", model_id="org/long-name"), card("other/Alpha")])
+    names = named("Org/Alpha", card("beta", model_id="org/long-name"), "other/Alpha")
     assert names.find("Org/Alpha").name == "Org/Alpha"
     assert names.find("org/ALPHA").name == "Org/Alpha"
     assert names.find("BETA").name == "beta"
@@ -78,11 +87,43 @@ def test_names() -> None:
         names.find("gamma")
     with pytest.raises(InvalidRequest, match="model is missing; served here: Org/Alpha"):
         names.find(None)
-    exact = Names([card("a"), card("x/a")])
+    exact = named("a", "x/a")
     assert exact.find("a").name == "a"
     assert exact.find("A").name == "a"
     assert exact.find("X/A").name == "x/a"
-    assert Names([card("only")]).find("").name == "only"
+    assert named("only").find("").name == "only"
+    assert named("only").find("default/not-specified").name == "only"
+    with pytest.raises(UnknownModel, match="'other' is not served here; served: only"):
+        named("only").find("other")
+    with pytest.raises(UnknownModel, match="served: "):
+        named().find(None)
+
+
+def test_without_a_name_the_model_made_for_the_task_answers() -> None:
+    dense = card("dense", tasks=("embed", "score", "tokens"))
+    other = card("other", tasks=("embed", "score"))
+    cross = card("cross", tasks=("score",))
+    labels = card("labels", tasks=("classify",))
+    names = named(dense, cross, labels)
+    for task, found in (("embed", "dense"), ("score", "cross"), ("classify", "labels"), ("tokens", "dense")):
+        assert names.find(None, task).name == names.find("", task).name == found  # type: ignore[arg-type]
+        assert names.find("labels", task).name == "labels"  # type: ignore[arg-type]  # a name is a name
+    with pytest.raises(InvalidRequest, match="model is missing; served here: dense, cross, labels"):
+        names.find(None, "sparse")
+    assert named(dense, labels).find(None, "score").name == "dense"  # nobody is made for it, but one can
+    with pytest.raises(InvalidRequest, match="model is missing"):
+        named(dense, other, labels).find(None, "embed")
+    assert named(labels).find(None, "embed").name == "labels"  # the only one: it says itself what it cannot do
+
+
+def test_the_only_model_may_answer_to_any_name() -> None:
+    only = named("only", any_name=True)
+    for name in ("text-embedding-3-small", "only", "", None, "default/not-specified"):
+        assert only.find(name).name == "only"
+    several = named("a", "b", any_name=True)
+    assert several.find("B").name == "b"
+    with pytest.raises(UnknownModel, match="served: a, b"):
+        several.find("c")
 
 
 @pytest.mark.parametrize(
@@ -104,8 +145,12 @@ def test_names() -> None:
     ],
 )
 def test_input_type_finds_the_prompt(asked: dict[str, str], prompts: list[str], expected: str | None) -> None:
-    body = EmbeddingsBody.model_validate({"input": "a", **asked})
-    assert _prompt_name(body, card("m", prompts=dict.fromkeys(prompts, "p: "))) == expected
+    texts = {name: f"{name}: " for name in prompts}
+    spec = ModelSpec(ModelFiles("m", Path(), None, "folder"), {}, "bert", (), Path(), (), prompts=texts)
+    model = Texts(Parts("m", spec, None, 8), None)  # type: ignore[arg-type]  # neither computes nor tokenises
+    name, side = side_of(asked.get("input_type"), card("m", prompts=texts))
+    options = Options(prompt=asked.get("prompt"), prompt_name=asked.get("prompt_name") or name, input_type=side)
+    assert model.prompt(options) == asked.get("prompt", f"{expected}: " if expected else "")
 
 
 async def test_prompt_goes_before_the_text(real: httpx.AsyncClient) -> None:
@@ -123,7 +168,7 @@ async def test_probes(toy_engine: Engine) -> None:
         early = await client.get("/ready")
         assert (early.status_code, early.json()) == (503, {"status": "loading", "models": {}})
         assert early.headers["retry-after"] == "1"
-        app.state.service.attach(toy_engine)
+        app.state.service.attach(toy_engine, loaded(toy_engine).models)
         ready = await client.get("/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "ready")
         assert ready.json()["models"]["toy"]["replicas_alive"] == 1
@@ -150,13 +195,17 @@ async def test_root_says_what_this_is(client: httpx.AsyncClient) -> None:
 
 
 async def test_the_key(toy_engine: Engine) -> None:
-    async with client_of(create_app(toy_engine, server_settings(api_key="se-crét"))) as client:
+    async with client_of(create_app(loaded(toy_engine), server_settings(api_key="se-crét"))) as client:
         right = "Bearer se-crét".encode()
         for headers in (
             {},
             {"authorization": "Bearer wrong"},
             {"authorization": "se-cret"},
             {"authorization": "Basic x"},
+            {"authorization": "Bearer"},
+            {"api-key": "wrong"},
+            {"x-api-key": ""},
+            {"api-key": "Bearer se-crét".encode()},
         ):
             for method, path in (("GET", "/v1/models"), ("POST", "/v1/embeddings"), ("GET", "/nothing")):
                 answer = await client.request(method, path, headers=headers)
@@ -165,9 +214,17 @@ async def test_the_key(toy_engine: Engine) -> None:
                 assert answer.json()["error"]["code"] == "invalid_api_key"
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert answer.headers["x-request-id"]
-        for scheme in (right, right.replace(b"Bearer", b"bearer")):
-            answer = await client.post("/v1/embeddings", json={"input": "3"}, headers={b"authorization": scheme})
-            assert answer.status_code == 200
+        for name, value in (
+            (b"authorization", right),
+            (b"authorization", right.replace(b"Bearer", b"bearer")),
+            (b"authorization", right.removeprefix(b"Bearer ")),  # llama-index's client of TEI
+            (b"api-key", right.removeprefix(b"Bearer ")),
+            (b"X-API-Key", right.removeprefix(b"Bearer ")),
+        ):
+            answer = await client.post("/v1/embeddings", json={"input": "3"}, headers={name: value})
+            assert answer.status_code == 200, name
+        both = {b"authorization": b"Bearer unused", b"api-key": right.removeprefix(b"Bearer ")}
+        assert (await client.get("/v1/models", headers=both)).status_code == 200
         for path in ("/health", "/ready", "/", "/docs", "/openapi.json"):
             assert (await client.get(path)).status_code == 200
         assert "toy" not in (await client.get("/")).text
@@ -184,23 +241,24 @@ async def test_documentation_covers_every_route_and_its_examples_work(real: http
     assert "HTTPValidationError" not in json.dumps(schema)
     for path in ("/v1/embeddings", "/embeddings"):
         body = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-        assert {"input", "model", "dimensions", "encoding_format", "truncate"} <= body["schema"]["properties"].keys()
-        assert len(body["examples"]) >= 3
-        for example in body["examples"].values():
+        fields = [schema["properties"].keys() for schema in body["schema"].get("anyOf", [body["schema"]])]
+        assert any({"input", "model", "dimensions", "encoding_format", "truncate"} <= names for names in fields)
+        examples = [one for name, one in body["examples"].items() if name.startswith("OpenAI: ")]
+        assert len(examples) >= 3
+        for example in examples:
             assert (await real.post(path, json=example["value"])).status_code == 200
     assert (await real.get("/docs")).status_code == 200
 
 
 def _paths(app: Any) -> set[str]:
-    routers = [*(dialect.router for dialect in Dialects().all)]
     from lemni.server import probes
 
-    routes = [route for router in (*routers, probes.router) for route in router.routes]
+    routes = [route for router in (app.state.dialects.router(), probes.router) for route in router.routes]
     return {route.path for route in routes if isinstance(route, APIRoute) and route.include_in_schema}
 
 
 def test_errors_are_written_by_the_dialect_of_the_path() -> None:
-    dialects = Dialects()
+    dialects = Dialects(load_dialects())
     openai = dialects.all[0]
     for path in ("/v1/embeddings", "/v1/models", "/v1/models/a/b", "/nothing", "/health", ""):
         assert dialects.of(path) is openai

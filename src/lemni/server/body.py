@@ -120,11 +120,14 @@ async def _read_form(http: Request, max_mib: float) -> dict[str, Any]:
 
     fields: dict[str, list[Any]] = {}
     try:
-        form = await MultiPartParser(http.headers, again(), max_part_size=len(body) + 1).parse()
+        parser = MultiPartParser(http.headers, again(), max_part_size=len(body) + 1)
+        parser.spool_max_size = len(body) + 1  # what is in memory already needs no file
+        form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise InvalidRequest(f"the form cannot be read: {getattr(error, 'message', error)}") from None
     for name, value in form.multi_items():
         fields.setdefault(name, []).append(value if isinstance(value, str) else await value.read())
+    await form.close()
     return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
 
 
