@@ -27,7 +27,7 @@ from lemni.types import Truncate
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
-RuntimeName = Literal["auto", "openvino", "torch", "transformers", "onnx", "static"]
+RuntimeName = Literal["auto", "openvino", "torch", "transformers", "onnx", "static", "multimodal"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 
 _DTYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
@@ -140,8 +140,14 @@ class ServerSettings(_Settings):
     api_key: str | None = Field(
         None, min_length=1, repr=False, description="Bearer token that clients must send; none if not given."
     )
+    url_prefix: str | None = Field(
+        None, pattern=r"^(/[\w.~-]+)+$", description="Path that every route also answers below, such as /api/v1."
+    )
     any_model_name: bool = Field(
         False, description="With one model, answer whatever model name a client sends; else an unknown one is a 404."
+    )
+    prefer: Annotated[Literal["infinity", "vllm"], BeforeValidator(_lower)] = Field(
+        "infinity", description="Whose answer a body gets that fits both APIs: on /classify and /rerank."
     )
     max_items: int = Field(2048, ge=1, description="Items in one request.")
     max_body_mib: float = Field(64.0, gt=0, description="Size of one request body, in MiB.")

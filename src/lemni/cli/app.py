@@ -23,6 +23,7 @@ from lemni.errors import InternalError, LemniError
 COMMANDS = {
     "serve": "lemni.cli.serve:serve",
     "embed": "lemni.cli.embed:embed",
+    "infinity": "lemni.cli.infinity:infinity",
     "pull": "lemni.cli.models:pull",
     "models": "lemni.cli.models:models",
     "completion": "lemni.cli.completion:completion",
@@ -116,7 +117,7 @@ def one_line(message: str) -> str:
 @click.version_option(__version__, "-V", "--version", prog_name="lemni", message="%(prog)s %(version)s")
 @click.pass_context
 def app(ctx: click.Context) -> None:
-    """Turn text into vectors: serve a model over HTTP, or embed texts right here."""
+    """Turn text, images and audio into vectors, scores and labels: serve models over HTTP, or use one right here."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -108,7 +108,7 @@ def _run(settings: Settings, texts: list[str], options: Options, writer: Writer,
     from lemni.loading import load_model
 
     show = sys.stderr.isatty() and len(texts) > _CHUNK_TEXTS if progress is None else progress
-    with closing(load_model(settings.models[0], settings.hub, settings.engine)) as model:
+    with closing(load_model(settings.models[0], settings.hub, settings.engine, settings.media)) as model:
         request = Request((), options, priority="bulk")
         model.validate(request)
         with (

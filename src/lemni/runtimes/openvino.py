@@ -55,9 +55,12 @@ class OpenVINORuntime:
         self._inputs = inputs
         self._order = order
         self.limits = limits
+        self._fed: dict[str, NDArray[Any]] = {}
 
     def run(self, batch: PackedBatch) -> list[Outputs]:
-        results = self._request.infer(self._inputs.feed(batch), share_inputs=True, share_outputs=True)
+        # Kept until the next one: the plugin may look at shared inputs after the call.
+        self._fed = self._inputs.feed(batch)
+        results = self._request.infer(self._fed, share_inputs=True, share_outputs=True)
         found: dict[Output, NDArray[np.float32]] = {}
         for place, name in enumerate(self._order):
             if name in batch.wanted:

@@ -39,7 +39,7 @@ def create_app(
     app.state.dialects = Dialects(load_dialects())
     if loaded is not None:
         app.state.service.attach(loaded.engine, loaded.models)
-    app.add_middleware(Edge, api_key=settings.api_key)
+    app.add_middleware(Edge, api_key=settings.api_key, url_prefix=settings.url_prefix)
     app.add_exception_handler(LemniError, on_lemni_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.include_router(probes.router)

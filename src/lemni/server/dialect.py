@@ -24,6 +24,7 @@ class Operation:
         handler: answers a call.
         claims: whether a body is this dialect's, on a path that several dialects have; None takes every body that
             nobody claims (of several such operations the first in the table of dialects).
+        preferable: it also takes what nobody claims, if the setting `prefer` names its dialect.
         body: schema of what it takes, for /docs.
         examples: named bodies, at least one for a POST: {"text": {"summary": ..., "value": ...}}.
         answer: schema of what it gives; None for an answer that is not a JSON object of that kind.
@@ -36,6 +37,7 @@ class Operation:
     summary: str
     method: str = "POST"
     claims: Callable[[Mapping[str, Any]], bool] | None = None
+    preferable: bool = False
     description: str = ""
     body: type[BaseModel] | dict[str, Any] | None = None
     examples: Mapping[str, Any] = field(default_factory=dict)

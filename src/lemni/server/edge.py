@@ -20,10 +20,11 @@ _SLASHES = re.compile("/{2,}")
 
 
 class Edge:
-    """Args: `api_key` None lets everybody in."""
+    """Args: `api_key` None lets everybody in; `url_prefix` is a path before all routes."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+    def __init__(self, app: ASGIApp, api_key: str | None, url_prefix: str | None) -> None:
         self._app = app
+        self._prefix = url_prefix or ""
         self._api_key = api_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,7 +32,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        scope["path"] = tidy(scope["path"])
+        scope["path"] = without_prefix(tidy(scope["path"]), self._prefix)
         scope.setdefault("state", {})
         request_id = _request_id(headers.get(b"x-request-id"))
         began = time.perf_counter()
@@ -62,6 +63,11 @@ def tidy(path: str) -> str:
     """`//v1/models/` is `/v1/models`: what a base URL with a slash at its end makes of a path."""
     path = _SLASHES.sub("/", path)
     return path.rstrip("/") or "/"
+
+
+def without_prefix(path: str, prefix: str) -> str:
+    """The path below the prefix that the operator chose; others are left as they are."""
+    return path.removeprefix(prefix) or "/" if path == prefix or path.startswith(f"{prefix}/") else path
 
 
 def _request_id(given: bytes | None) -> bytes:

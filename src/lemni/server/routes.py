@@ -48,15 +48,16 @@ class Dialects:
         return self._paths[max(prefixes, key=len)] if prefixes else self.all[0]
 
 
-def fallback(owners: _Owners) -> tuple[Dialect, Operation]:
+def fallback(owners: _Owners, prefer: str | None = None) -> tuple[Dialect, Operation]:
     """Who takes a body that nobody claims, and answers for the path before there is a body."""
-    return next((owner for owner in owners if owner[1].claims is None), owners[0])
+    preferred = (owner for owner in owners if owner[1].preferable and owner[0].name.lower() == prefer)
+    return next(preferred, None) or next((owner for owner in owners if owner[1].claims is None), owners[0])
 
 
-def choose(owners: _Owners, body: Mapping[str, Any]) -> tuple[Dialect, Operation]:
-    """Whose a body is."""
+def choose(owners: _Owners, body: Mapping[str, Any], prefer: str | None = None) -> tuple[Dialect, Operation]:
+    """Whose a body is; `prefer` names the dialect (in lower case) that gets it where it fits several."""
     claimed = (owner for owner in owners if owner[1].claims is not None and owner[1].claims(body))
-    return next(claimed, fallback(owners))
+    return next(claimed, None) or fallback(owners, prefer)
 
 
 def _endpoint(owners: _Owners) -> Any:
@@ -64,7 +65,7 @@ def _endpoint(owners: _Owners) -> Any:
         service = service_of(http)
         http.state.dialect = fallback(owners)[0]
         body = await read_body(http, service.settings.max_body_mib) if http.method == "POST" else {}
-        http.state.dialect, operation = choose(owners, body)
+        http.state.dialect, operation = choose(owners, body, service.settings.prefer)
         return await operation.handler(Call(http, service, body))
 
     return endpoint

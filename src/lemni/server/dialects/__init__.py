@@ -13,6 +13,8 @@ from lemni.server.dialect import Dialect
 DIALECTS = {
     "openai": "lemni.server.dialects.openai",
     "infinity": "lemni.server.dialects.infinity",
+    "vllm": "lemni.server.dialects.vllm",
+    "nim": "lemni.server.dialects.nim",
     "ollama": "lemni.server.dialects.ollama",
     "embed_text": "lemni.server.dialects.embed_text",
     "embed_texts": "lemni.server.dialects.embed_texts",

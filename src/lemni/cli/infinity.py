@@ -1,0 +1,210 @@
+"""`lemni infinity v2`: takes the flags and INFINITY_ variables of `infinity_emb v2` (0.0.78) and serves with Lemni.
+
+Flags that choose how Infinity computes and that mean nothing here are taken and named in the log; whatever cannot be
+honoured and would change answers is an error. Lists follow Infinity's rule: one value for all models, or one for each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from lemni.cli.options import Session
+from lemni.errors import ConfigError
+
+logger = logging.getLogger("lemni.infinity")
+
+DEFAULT_MODEL = "michaelfeil/bge-small-en-v1.5"
+_TRUE = ("true", "t", "1", "yes", "y")
+
+# Options that may be given once per model: flag -> whether it is a switch.
+_PER_MODEL = {
+    "model-id": False,
+    "served-model-name": False,
+    "batch-size": False,
+    "revision": False,
+    "trust-remote-code": True,
+    "engine": False,
+    "model-warmup": True,
+    "vector-disk-cache": True,
+    "device": False,
+    "device-id": False,
+    "lengths-via-tokenize": True,
+    "dtype": False,
+    "embedding-dtype": False,
+    "pooling-method": False,
+    "compile": True,
+    "bettertransformer": True,
+    "onnx-disable-optimize": True,
+    "onnx-do-not-prefer-quantized": True,
+}
+_ONCE = {
+    "preload-only": True,
+    "host": False,
+    "port": False,
+    "url-prefix": False,
+    "redirect-slash": False,
+    "log-level": False,
+    "permissive-cors": True,
+    "api-key": False,
+    "proxy-root-path": False,
+}
+# What decides only how Infinity itself computes.
+_IRRELEVANT = (
+    "batch-size",
+    "model-warmup",
+    "lengths-via-tokenize",
+    "vector-disk-cache",
+    "compile",
+    "bettertransformer",
+    "onnx-disable-optimize",
+    "onnx-do-not-prefer-quantized",
+)
+_ENGINES = {"torch": "auto", "optimum": "auto", "ctranslate2": "auto"}
+_LEVELS = {"trace": "debug"}
+
+
+def _options(command: Any) -> Any:
+    for name, switch in reversed({**_PER_MODEL, **_ONCE}.items()):
+        declaration = f"--{name}/--no-{name}" if switch else f"--{name}"
+        variable = f"INFINITY_{name.upper().replace('-', '_')}"
+        many = name in _PER_MODEL
+        option = click.option(
+            declaration,
+            name.replace("-", "_"),
+            multiple=many,
+            default=None,
+            type=bool if switch else str,
+            help=f"As of infinity_emb v2.  [env: {variable}]",
+        )
+        command = option(command)
+    return command
+
+
+@click.group()
+def infinity() -> None:
+    """Stand in for infinity_emb: the same flags and variables, served by Lemni."""
+
+
+@infinity.command(name="v2")
+@_options
+@click.pass_context
+def v2(ctx: click.Context, **flags: Any) -> None:
+    """Serve models with the flags of `infinity_emb v2`."""
+    from lemni.config import Settings
+    from lemni.server import serve
+
+    content = settings_of(flags, os.environ)
+    preload_only = content.pop("preload_only")
+    settings = Settings.model_validate(content)
+    ctx.ensure_object(Session)
+    logging.basicConfig(level=settings.server.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    if preload_only:
+        from lemni.server.models import load_models
+
+        load_models(settings).close()
+        return
+    serve(settings)
+
+
+def settings_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The content of `Settings`, and `preload_only`.
+
+    Raises:
+        ConfigError: a list of another length than that of the models, or something that Lemni does not have.
+    """
+    given = {name: _values(name, switch, flags, environ) for name, switch in {**_PER_MODEL, **_ONCE}.items()}
+    ids = given["model-id"] or [DEFAULT_MODEL]
+    each = {name: _spread(name, given[name], len(ids)) for name in _PER_MODEL if name != "model-id"}
+    for name in _IRRELEVANT:
+        if given[name]:
+            logger.info("--%s is Infinity's own business and has no effect here", name)
+    one = {name: values[-1] if (values := given[name]) else None for name in _ONCE}
+    if one["permissive-cors"]:
+        logger.warning("--permissive-cors has no effect here: put a proxy in front for browsers of other origins")
+    if one["redirect-slash"] not in (None, "/docs"):
+        logger.info("--redirect-slash has no effect here: / tells what this server is")
+    level = str(one["log-level"] or "info")
+    server = {
+        "host": one["host"] or "0.0.0.0",
+        "port": int(one["port"] or 7997),
+        "api_key": one["api-key"] or None,
+        "url_prefix": _prefix(one["url-prefix"] or one["proxy-root-path"] or ""),
+        "log_level": _LEVELS.get(level, level),
+        "max_items": int(environ.get("INFINITY_MAX_CLIENT_BATCH_SIZE") or 2048),
+        "any_model_name": True,
+        "prefer": "infinity",
+    }
+    return {
+        "models": [_model(ids[n], {name: values[n] for name, values in each.items()}) for n in range(len(ids))],
+        "server": server,
+        "preload_only": bool(one["preload-only"]),
+    }
+
+
+def _values(name: str, switch: bool, flags: Mapping[str, Any], environ: Mapping[str, str]) -> list[Any]:
+    flag = flags.get(name.replace("-", "_"))
+    if flag is not None and flag != ():
+        return list(flag) if name in _PER_MODEL else [flag]
+    text = environ.get(f"INFINITY_{name.upper().replace('-', '_')}", "")
+    parts = [part.strip() for part in text.split(";")] if name in _PER_MODEL else [text.strip()]
+    parts = [part for part in parts if part]
+    return [part.lower() in _TRUE for part in parts] if switch else list(parts)
+
+
+def _spread(name: str, values: Sequence[Any], models: int) -> list[Any]:
+    if not values:
+        return [None] * models
+    if len(values) not in (1, models):
+        raise ConfigError(f"--{name} is given {len(values)} times for {models} models: once for all, or once for each")
+    return list(values) * models if len(values) == 1 else list(values)
+
+
+def _model(model_id: str, each: Mapping[str, Any]) -> dict[str, Any]:
+    engine = each["engine"] or "torch"
+    if engine not in _ENGINES:
+        raise ConfigError(
+            f"--engine {engine} is not here; torch, optimum and ctranslate2 all mean Lemni's own runtimes"
+        )
+    if (each["embedding-dtype"] or "float32") != "float32":
+        raise ConfigError(
+            f"--embedding-dtype {each['embedding-dtype']}: Lemni chooses the output type by request, not by server "
+            "(encodings of the Cohere, Voyage and Mixedbread APIs)"
+        )
+    dtype = each["dtype"] or "auto"
+    if dtype in ("int8", "fp8"):
+        raise ConfigError(f"--dtype {dtype} is not supported by this version: use float32, float16, bfloat16 or auto")
+    pooling = each["pooling-method"]
+    return {
+        "model": model_id,
+        # Infinity's rule: the last two parts of a path or id.
+        "served_name": each["served-model-name"] or "/".join(model_id.rstrip("/").split("/")[-2:]),
+        "revision": each["revision"] or None,
+        "runtime": _ENGINES[engine],
+        "device": _device(each["device"], each["device-id"]),
+        "dtype": "float32" if dtype == "float32" else dtype,
+        "pooling": None if pooling in (None, "auto") else pooling,
+        # Infinity trusts every model's code unless told not to; Lemni only when told to.
+        "trust_remote_code": bool(each["trust-remote-code"]),
+    }
+
+
+def _device(device: str | None, numbers: str | None) -> str:
+    device = device or "auto"
+    if device in ("mps", "tensorrt", "xla"):
+        raise ConfigError(f"--device {device} is not here: auto, cpu or cuda")
+    if numbers and device in ("auto", "cuda"):
+        return ",".join(f"cuda:{number.strip()}" for number in numbers.split(",") if number.strip())
+    return device
+
+
+def _prefix(text: str) -> str | None:
+    if not text:
+        return None
+    if not text.startswith("/") or text.endswith("/"):
+        raise ConfigError(f"--url-prefix is {text!r}: it must start with / and not end with it")
+    return text
