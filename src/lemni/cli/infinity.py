@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from lemni.cli.options import Session
 from lemni.errors import ConfigError
 
 logger = logging.getLogger("lemni.infinity")
@@ -92,8 +91,7 @@ def infinity() -> None:
 
 @infinity.command(name="v2")
 @_options
-@click.pass_context
-def v2(ctx: click.Context, **flags: Any) -> None:
+def v2(**flags: Any) -> None:
     """Serve models with the flags of `infinity_emb v2`."""
     from lemni.config import Settings
     from lemni.server import serve
@@ -101,7 +99,6 @@ def v2(ctx: click.Context, **flags: Any) -> None:
     content = settings_of(flags, os.environ)
     preload_only = content.pop("preload_only")
     settings = Settings.model_validate(content)
-    ctx.ensure_object(Session)
     logging.basicConfig(level=settings.server.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     if preload_only:
         from lemni.server.models import load_models
@@ -167,9 +164,7 @@ def _spread(name: str, values: Sequence[Any], models: int) -> list[Any]:
 def _model(model_id: str, each: Mapping[str, Any]) -> dict[str, Any]:
     engine = each["engine"] or "torch"
     if engine not in _ENGINES:
-        raise ConfigError(
-            f"--engine {engine} is not here; torch, optimum and ctranslate2 all mean Lemni's own runtimes"
-        )
+        raise ConfigError(f"--engine {engine} is not here; torch, optimum and ctranslate2 mean Lemni's own runtimes")
     if (each["embedding-dtype"] or "float32") != "float32":
         raise ConfigError(
             f"--embedding-dtype {each['embedding-dtype']}: Lemni chooses the output type by request, not by server "

@@ -32,7 +32,10 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        scope["path"] = without_prefix(tidy(scope["path"]), self._prefix)
+        scope["path"] = tidy(scope["path"])
+        below = without_prefix(scope["path"], self._prefix)
+        if below in auth.PUBLIC_PATHS or scope["app"].state.dialects.knows(below):
+            scope["path"] = below
         scope.setdefault("state", {})
         request_id = _request_id(headers.get(b"x-request-id"))
         began = time.perf_counter()

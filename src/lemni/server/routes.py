@@ -40,6 +40,10 @@ class Dialects:
             router.add_api_route(path, _endpoint(owners), methods=[method], **documentation(method, path, owners))
         return router
 
+    def knows(self, path: str) -> bool:
+        """Whether a dialect answers the path."""
+        return path in self._paths or any(known.endswith("/") and path.startswith(known) for known in self._paths)
+
     def of(self, path: str) -> Dialect:
         """The dialect of a path, whether or not there is a route for it."""
         if exact := self._paths.get(path):

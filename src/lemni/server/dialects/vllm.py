@@ -52,9 +52,7 @@ async def pooling(call: Call) -> Response:
         raise InvalidRequest("data is for vLLM's plugins, which are not here; send input", param="data")
     wanted = _TASKS.get(body.task or "")
     card = await call.card(body.model, wanted or "embed")
-    task: Task = wanted or next(one for one in _NATURAL if one in card.tasks)
-    if task == "tokens" and "multi_vector" in card.tasks:
-        task = "multi_vector"
+    task = _task_for(card, wanted)
     activation: Activation | None = "none" if body.use_activation is False else None
     options = Options(None, body.use_activation, activation=activation, **_limits(body))
     result = await _run(call, body, card, task, options)
@@ -145,6 +143,12 @@ async def detokenize(call: Call) -> Response:
 async def version(call: Call) -> Response:
     """The version of this server."""
     return json_response({"version": __version__})
+
+
+def _task_for(card: ModelCard, wanted: Task | None) -> Task:
+    if wanted == "tokens" and "multi_vector" in card.tasks:
+        return "multi_vector"
+    return wanted or next(task for task in _NATURAL if task in card.tasks)
 
 
 # What a model is pooled into if the body does not say: the first that it does.
