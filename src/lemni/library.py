@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from lemni.config import DEFAULT_MODEL, EngineSettings, HubSettings, ModelSettings
+from lemni.config import DEFAULT_MODEL, EngineSettings, HubSettings, MediaSettings, ModelSettings
 from lemni.engine import Engine, Handle
 from lemni.errors import ConfigError, DeadlineExceeded, InvalidRequest, LemniError, Overloaded
 from lemni.loading import load_model
@@ -37,6 +37,7 @@ _PARTS_PER_QUEUE = 8  # a part's estimated tokens are at most the queue's by thi
 
 _Vectors: TypeAlias = NDArray[np.float32]
 _Steps: TypeAlias = Generator["Handle | float", None, _Vectors]
+_SECTIONS: tuple[type[BaseModel], ...] = (ModelSettings, EngineSettings, HubSettings, MediaSettings)
 _Section = TypeVar("_Section", bound=BaseModel)
 
 
@@ -45,7 +46,7 @@ def load(model: str = DEFAULT_MODEL, **settings: Any) -> Embedder:
 
     Args:
         model: a folder, a hub id, or `pypi:NAME==VERSION`.
-        settings: any field of `ModelSettings`, `EngineSettings` and `HubSettings` in `lemni.config`, such as
+        settings: any field of `ModelSettings`, `EngineSettings`, `HubSettings` and `MediaSettings` in `lemni.config`:
             `device="cpu"`, `dtype="bfloat16"`, `max_length=128`, `revision="main"`, `offline=True`, `threads=4`.
 
     Raises:
@@ -61,12 +62,13 @@ def load(model: str = DEFAULT_MODEL, **settings: Any) -> Embedder:
         >>> vectors.shape, vectors.dtype
         ((2, 384), dtype('float32'))
     """
-    known = {name for section in (ModelSettings, EngineSettings, HubSettings) for name in section.model_fields}
+    known = {name for section in _SECTIONS for name in section.model_fields}
     if unknown := sorted(set(settings) - known):
         raise ConfigError(f"unknown setting {unknown[0]!r}; known: {', '.join(sorted(known - {'model'}))}")
     settings["model"] = model
     engine_settings = _section(EngineSettings, settings)
-    loaded = load_model(_section(ModelSettings, settings), _section(HubSettings, settings), engine_settings)
+    hub, media = _section(HubSettings, settings), _section(MediaSettings, settings)
+    loaded = load_model(_section(ModelSettings, settings), hub, engine_settings, media)
     try:
         return Embedder(loaded, engine_settings)
     except BaseException:

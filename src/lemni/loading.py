@@ -9,7 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 
-from lemni.config import EngineSettings, HubSettings, ModelSettings
+from lemni.config import EngineSettings, HubSettings, MediaSettings, ModelSettings
 from lemni.devices import choose_devices, choose_dtype
 from lemni.errors import ConfigError, ModelLoadError
 from lemni.families import FAMILIES, family_class
@@ -29,8 +29,10 @@ logger = logging.getLogger(__name__)
 _LONGEST = 32768
 
 
-def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -> LoadedModel:
-    """Find, read and compile one model.
+def load_model(
+    model: ModelSettings, hub: HubSettings, engine: EngineSettings, media: MediaSettings | None = None
+) -> LoadedModel:
+    """Find, read and compile one model. `media` limits what its items' images and sounds may be.
 
     Raises:
         ModelNotFound: nowhere to be found; says what was tried.
@@ -60,7 +62,7 @@ def load_model(model: ModelSettings, hub: HubSettings, engine: EngineSettings) -
     store = TensorStore(spec.weights)
     backend = open_backend(runtime, Blueprint(spec, _encoder(spec, store), kind_module(spec.kind).heads(spec)), options)
     try:
-        loaded = _assemble(model, spec, backend, store.parameters())
+        loaded = _assemble(model, spec, backend, store.parameters(), media or MediaSettings.model_validate({}))
         store.release_pages()
         return loaded
     except BaseException:
@@ -75,10 +77,12 @@ def _encoder(spec: ModelSpec, store: TensorStore) -> Callable[[Ops], Encoder]:
     return build
 
 
-def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend, parameters: int) -> LoadedModel:
+def _assemble(
+    model: ModelSettings, spec: ModelSpec, backend: Backend, parameters: int, media: MediaSettings
+) -> LoadedModel:
     name = model.served_name or _served_name(spec)
     longest = _max_length(model.max_length, spec, backend.max_positions)
-    parts = Parts(name, spec, backend, longest, model.truncate, model.prompt_name)
+    parts = Parts(name, spec, backend, longest, model.truncate, model.prompt_name, media)
     loaded: Loaded = kind_module(spec.kind).load(parts)
     card = ModelCard(
         name=name,
@@ -93,7 +97,7 @@ def _assemble(model: ModelSettings, spec: ModelSpec, backend: Backend, parameter
         max_length=longest,
         vocabulary=loaded.tokenizer.vocabulary if loaded.tokenizer else int(spec.config.get("vocab_size") or 0),
         matryoshka_dimensions=spec.matryoshka_dimensions,
-        prompts=spec.prompts,
+        prompts=dict(loaded.prompts or spec.prompts),
         default_prompt_name=spec.default_prompt_name,
         similarity=spec.similarity,
         normalized=spec.normalize,
@@ -129,7 +133,9 @@ def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
                 f"{spec.files.id} has only pickled weights ({spec.pickle}), which can run code when they are loaded. "
                 "If you trust them: --trust-pickle (needs the extra 'torch')"
             )
-        natural = "transformers"
+        natural = "multimodal" if spec.kind == "multimodal" else "transformers"
+    elif spec.kind == "multimodal":
+        natural = "multimodal"
     elif spec.model_type not in FAMILIES or (spec.config.get("auto_map") and model.trust_remote_code):
         natural = "transformers"
     else:

@@ -93,7 +93,7 @@ def describe(files: ModelFiles) -> ModelSpec:
         pooling=modules.pooling or ("cls",),
         include_prompt=modules.include_prompt,
         dense=tuple(modules.dense),
-        normalize=modules.normalize,
+        normalize=modules.normalize or kind == "multimodal",
         max_length=_max_length(model_type, modules, config, transformer, tokenizer),
         lower_case=bool(transformer.get("do_lower_case", False)),
         truncation_side=tokenizer_side("truncation", folder, transformer, tokenizer),

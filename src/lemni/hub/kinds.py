@@ -39,8 +39,14 @@ class Folder:
         return any(module.rpartition(".")[2] == name for module in self.modules)
 
 
+MULTIMODAL = frozenset(
+    {"clip", "siglip", "siglip2", "chinese_clip", "clap", "colpali", "colqwen2", "colmodernvbert"}
+)
+"""`model_type` of models of text with images or sound."""
+
 # Kind -> whether a folder is of it.
 _KINDS: list[tuple[ModelKind, Callable[[Folder], bool]]] = [
+    ("multimodal", lambda f: f.config.get("model_type") in MULTIMODAL),
     # With a Pooling module it is an embedding model whose config.json still names the class it was trained from.
     ("classifier", lambda f: f.architecture.endswith("ForSequenceClassification") and not f.has_module("Pooling")),
 ]

@@ -14,6 +14,7 @@ RUNTIMES: dict[str, tuple[str, str]] = {
     "transformers": ("transformers", "TransformersBackend"),
     "onnx": ("onnx", "ONNXBackend"),
     "static": ("static", "StaticBackend"),
+    "multimodal": ("multimodal", "MultimodalBackend"),
 }
 
 

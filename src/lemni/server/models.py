@@ -30,7 +30,7 @@ def load_models(settings: Settings) -> Loaded:
     models: dict[str, LoadedModel] = {}
     try:
         for wanted in settings.models:
-            model = load_model(wanted, settings.hub, settings.engine)
+            model = load_model(wanted, settings.hub, settings.engine, settings.media)
             name = model.card.name
             if name in models:
                 model.close()

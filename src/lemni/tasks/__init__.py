@@ -9,6 +9,7 @@ from types import ModuleType
 KINDS: dict[str, str] = {
     "classifier": "lemni.tasks.classifier",
     "dense": "lemni.tasks.dense",
+    "multimodal": "lemni.tasks.multimodal",
 }
 
 

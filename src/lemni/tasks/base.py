@@ -11,6 +11,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lemni.config import MediaSettings
 from lemni.errors import LemniError
 from lemni.hub.spec import ModelSpec
 from lemni.runtimes.base import Backend
@@ -48,6 +49,7 @@ class Parts:
         max_length: tokens of the longest sequence.
         truncate: what happens to long texts when a request does not say; None cuts on the model's own side.
         prompt_name: prompt when a request names none; None takes the model's own default.
+        media: limits of images and sounds.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Parts:
     max_length: int
     truncate: Truncate | None = None
     prompt_name: str | None = None
+    media: MediaSettings = MediaSettings.model_validate({})
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Loaded:
         dimensions: length of a dense vector or of a row of a multi-vector.
         labels: names of what it classifies into.
         modalities: what items can be.
+        prompts: name to text, where the kind knows more of them than `ModelSpec.prompts`.
     """
 
     tasks: Mapping[Task, TaskModel]
@@ -75,3 +79,4 @@ class Loaded:
     dimensions: int | None = None
     labels: tuple[str, ...] = ()
     modalities: tuple[Modality, ...] = ("text",)
+    prompts: Mapping[str, str] | None = None

@@ -45,11 +45,12 @@ class Tokenizer:
         spec: the model's facts.
         max_length: tokens of the longest sequence, special tokens included.
         vocabulary: rows of the embedding table; ids at or over it are refused.
+        library: a `tokenizers.Tokenizer` to work like, if not the one that the folder's files make.
     """
 
-    def __init__(self, spec: ModelSpec, max_length: int, vocabulary: int | None) -> None:
+    def __init__(self, spec: ModelSpec, max_length: int, vocabulary: int | None, library: Any = None) -> None:
         self.max_length = max_length
-        plain = load_tokenizer(spec.transformer_path)
+        plain = load_tokenizer(spec.transformer_path) if library is None else _copy(library)
         if spec.lower_case:
             _lower_case_first(plain)
         plain.no_padding()
@@ -266,6 +267,12 @@ class Tokenizer:
                 raise error
             tokens = len(item)
         return max(1, min(tokens, self.max_length))
+
+
+def _copy(library: Any) -> Any:
+    from tokenizers import Tokenizer as Library
+
+    return Library.from_str(library.to_str())
 
 
 def no_item(item: object, name: str) -> InvalidRequest | None:
