@@ -105,6 +105,8 @@ def _assemble(
         device=backend.device,
         dtype=backend.dtype,
         parameters=parameters,
+        truncate=model.truncate or spec.truncation_side,
+        pooling="+".join(spec.pooling) if "embed" in loaded.tasks else "",
     )
     return LoadedModel(card, loaded, backend)
 

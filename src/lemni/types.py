@@ -321,6 +321,8 @@ class ModelCard:
         prompts: prompt names and texts.
         similarity: the function that its vectors are meant for.
         parameters: number of weights.
+        truncate: what happens to items over `max_length` when a request does not say.
+        pooling: how the tokens' states become a dense vector, modes joined by "+"; "" where none does.
     """
 
     name: str
@@ -343,3 +345,5 @@ class ModelCard:
     device: str
     dtype: str
     parameters: int
+    truncate: Truncate = "right"
+    pooling: str = ""

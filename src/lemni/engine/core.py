@@ -42,6 +42,7 @@ class Engine:
 
     def __init__(self, models: Mapping[str, Model], settings: EngineSettings, *, reload_pause_s: float = 1.0) -> None:
         """`reload_pause_s`: pause before the second attempt to reload a dead replica; doubles up to a minute."""
+        self.settings = settings
         self._alarm = Alarm()
         self._tokenizers = Tokenizers(settings.tokenizer_threads)
         self._lock = threading.Lock()

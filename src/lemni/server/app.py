@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,7 +13,7 @@ from lemni import __version__
 from lemni.config import MediaSettings, ServerSettings
 from lemni.errors import LemniError
 from lemni.server import probes
-from lemni.server.auth import PUBLIC_PATHS
+from lemni.server.auth import is_public
 from lemni.server.dialects import load_dialects
 from lemni.server.edge import Edge
 from lemni.server.errors import on_http_exception, on_lemni_error
@@ -28,14 +29,16 @@ def create_app(
     settings: ServerSettings,
     longest_s: float = math.inf,
     media: MediaSettings = MediaSettings.model_validate({}),  # noqa: B008 (frozen)
+    cache_dir: Path | None = None,
 ) -> FastAPI:
     """The application over models whose engine is started; it neither starts nor closes it.
 
-    `longest_s` bounds the deadlines that requests ask for: the engine's `request_timeout_s`.
+    `longest_s` bounds the deadlines that requests ask for: the engine's `request_timeout_s`. `cache_dir` keeps the models'
+    int8 ranges.
     With None, requests wait or get 503 until `app.state.service.attach(...)`.
     """
     app = FastAPI(title="Lemni", version=__version__, description=DESCRIPTION, redoc_url=None, redirect_slashes=False)
-    app.state.service = Service(settings, longest_s, media)
+    app.state.service = Service(settings, longest_s, media, cache_dir)
     app.state.dialects = Dialects(load_dialects())
     if loaded is not None:
         app.state.service.attach(loaded.engine, loaded.models)
@@ -57,8 +60,8 @@ def _document_the_key(app: FastAPI) -> None:
         schema = plain()
         schema.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations in schema["paths"].items():
-            for operation in operations.values():
-                operation["security"] = [] if path in PUBLIC_PATHS else [{"key": []}]
+            for method, operation in operations.items():
+                operation["security"] = [] if is_public(method, path) else [{"key": []}]
         return schema
 
     app.openapi = with_key  # type: ignore[method-assign]

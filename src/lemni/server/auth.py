@@ -15,9 +15,14 @@ PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/ping", "/docs", "/openapi.
 _OWN_HEADERS = (b"api-key", b"x-api-key")
 
 
-def check(api_key: str, path: str, headers: Mapping[bytes, bytes]) -> None:
-    """Raises Unauthorized unless the path is public or the headers (names in lower case) carry the key."""
-    if path in PUBLIC_PATHS:
+def is_public(method: str, path: str) -> bool:
+    """Whether a route needs no key: those above, for looking only. `POST /` computes."""
+    return path in PUBLIC_PATHS and method.upper() in ("GET", "HEAD")
+
+
+def check(api_key: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
+    """Raises Unauthorized unless the route is public or the headers (names in lower case) carry the key."""
+    if is_public(method, path):
         return
     authorization = headers.get(b"authorization")
     scheme, _, token = (authorization or b"").partition(b" ")

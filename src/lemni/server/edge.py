@@ -50,7 +50,7 @@ class Edge:
 
         try:
             if self._api_key is not None:
-                auth.check(self._api_key, scope["path"], headers)
+                auth.check(self._api_key, scope["method"], scope["path"], headers)
             await self._app(scope, receive, send_with_id)
         except Exception as error:
             made = error if isinstance(error, LemniError) else unexpected(error, request_id.decode())

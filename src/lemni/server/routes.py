@@ -42,13 +42,13 @@ class Dialects:
 
     def knows(self, path: str) -> bool:
         """Whether a dialect answers the path."""
-        return path in self._paths or any(known.endswith("/") and path.startswith(known) for known in self._paths)
+        return path in self._paths or any(known[1:].endswith("/") and path.startswith(known) for known in self._paths)
 
     def of(self, path: str) -> Dialect:
         """The dialect of a path, whether or not there is a route for it."""
         if exact := self._paths.get(path):
             return exact
-        prefixes = [known for known in self._paths if known.endswith("/") and path.startswith(known)]
+        prefixes = [known for known in self._paths if known[1:].endswith("/") and path.startswith(known)]
         return self._paths[max(prefixes, key=len)] if prefixes else self.all[0]
 
 

@@ -16,6 +16,8 @@ DIALECTS = {
     "vllm": "lemni.server.dialects.vllm",
     "nim": "lemni.server.dialects.nim",
     "ollama": "lemni.server.dialects.ollama",
+    "tei": "lemni.server.dialects.tei",
+    "huggingface": "lemni.server.dialects.huggingface",
     "embed_text": "lemni.server.dialects.embed_text",
     "embed_texts": "lemni.server.dialects.embed_texts",
 }

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from lemni.errors import LemniError
 from lemni.server.call import Call, json_response, truncation_header
-from lemni.server.dialect import Dialect, Operation
+from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Model, ModelList
 from lemni.server.inputs import checked, items_of, side_of
 from lemni.server.rows import base64_rows, float_rows, off_the_loop
@@ -105,6 +105,16 @@ DIALECT = Dialect(
             embeddings,
             "Create embeddings",
             description=str(embeddings.__doc__),
+            body=EmbeddingsBody,
+            examples=EXAMPLES,
+            answer=EmbeddingsAnswer,
+        ),
+        Operation(
+            ("/", "/invocations"),
+            embeddings,
+            "Create embeddings",
+            claims=has("input"),
+            description="The same, for clients that know no path.",
             body=EmbeddingsBody,
             examples=EXAMPLES,
             answer=EmbeddingsAnswer,
