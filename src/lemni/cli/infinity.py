@@ -93,12 +93,19 @@ def infinity() -> None:
 @_options
 def v2(**flags: Any) -> None:
     """Serve models with the flags of `infinity_emb v2`."""
+    from pydantic import ValidationError
+
     from lemni.config import Settings
     from lemni.server import serve
 
     content = settings_of(flags, os.environ)
     preload_only = content.pop("preload_only")
-    settings = Settings.model_validate(content)
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][-1]).replace("_", "-")
+        raise ConfigError(f"--{name}: {first['input']!r} is not allowed: {first['msg']}") from error
     logging.basicConfig(level=settings.server.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     if preload_only:
         from lemni.server.models import load_models
@@ -128,11 +135,11 @@ def settings_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[st
     level = str(one["log-level"] or "info")
     server = {
         "host": one["host"] or "0.0.0.0",
-        "port": int(one["port"] or 7997),
+        "port": one["port"] or 7997,
         "api_key": one["api-key"] or None,
         "url_prefix": _prefix(one["url-prefix"] or one["proxy-root-path"] or ""),
         "log_level": _LEVELS.get(level, level),
-        "max_items": int(environ.get("INFINITY_MAX_CLIENT_BATCH_SIZE") or 2048),
+        "max_items": environ.get("INFINITY_MAX_CLIENT_BATCH_SIZE") or 2048,
         "any_model_name": True,
         "prefer": "infinity",
     }

@@ -148,7 +148,9 @@ async def version(call: Call) -> Response:
 def _task_for(card: ModelCard, wanted: Task | None) -> Task:
     if wanted == "tokens" and "multi_vector" in card.tasks:
         return "multi_vector"
-    return wanted or next(task for task in _NATURAL if task in card.tasks)
+    if wanted is not None:
+        return wanted
+    return next(task for task in _NATURAL if task in card.tasks)
 
 
 # What a model is pooled into if the body does not say: the first that it does.
