@@ -81,7 +81,7 @@ def test_serving_on_a_cpu_needs_no_torch() -> None:
 
 def test_public_names() -> None:
     assert sorted(lemni.__all__) == sorted(
-        ["EmbedOptions", "EmbedResult", "Embedder", "Engine", "LemniError", "ModelCard", "Request", "load"]
+        ["Embedder", "Engine", "LemniError", "ModelCard", "Options", "Request", "Result", "load"]
     )
     for name in lemni.__all__:
         assert getattr(lemni, name).__name__ == name

@@ -225,7 +225,7 @@ class Embedder:
         result = handle.result()
         if result.truncated:
             message = "%d of %d texts were cut to %d tokens; truncate='error' refuses such texts"
-            logger.warning(message, len(result.truncated), len(result.vectors), self.card.max_length)
+            logger.warning(message, len(result.truncated), len(result.token_counts), self.card.max_length)
         return result.vectors
 
     def _submit(self, part: Request, until: float, deadline_s: float) -> Handle | float:
@@ -264,7 +264,7 @@ class Embedder:
         start, tokens = 0, 0
         for stop, item in enumerate(items):
             if error := no_item(item, f"input[{stop}]"):
-                error.item, error.param = stop, "input"
+                error.item, error.param = stop, f"input[{stop}]"
                 raise error
             estimate = self._model.estimate_tokens(item, Request((), options))
             if stop > start and (stop - start == _PART or tokens + estimate > most):
