@@ -98,8 +98,8 @@ class ModelSettings(_Settings):
     dtype: DType = Field(
         "auto", description="Precision of the computation; auto is float32 on CPU, float16 or bfloat16 on GPU."
     )
-    pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"] | None = Field(
-        None, description="Override of the model's own pooling mode."
+    pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "splade"] | None = Field(
+        None, description="Override of the model's own pooling mode; splade serves a masked-LM model as a sparse one."
     )
     max_length: int | None = Field(None, ge=1, description="Override of the model's own maximum length, in tokens.")
     truncate: Truncate | None = Field(

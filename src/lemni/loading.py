@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 from lemni.config import EngineSettings, HubSettings, MediaSettings, ModelSettings
 from lemni.devices import choose_devices, choose_dtype
@@ -15,6 +16,7 @@ from lemni.errors import ConfigError, ModelLoadError
 from lemni.families import FAMILIES, family_class
 from lemni.families.weights import Weights
 from lemni.hub import ModelSpec, TensorStore, describe, resolve
+from lemni.hub.spec import PoolingMode
 from lemni.ops.base import Ops
 from lemni.runtimes import open_backend
 from lemni.runtimes.base import Backend, BackendOptions, Blueprint, Encoder
@@ -43,7 +45,7 @@ def load_model(
     files = resolve(model.model, hub, model.revision, trust_pickle=model.trust_pickle)
     spec = describe(files)
     if model.pooling is not None:
-        spec = dataclasses.replace(spec, pooling=(model.pooling,))
+        spec = _pooled(spec, model.pooling)
     for note in spec.notes:
         logger.info("%s: %s", files.id, note)
     devices = choose_devices(model.device, model.runtime)
@@ -68,6 +70,16 @@ def load_model(
     except BaseException:
         backend.close()
         raise
+
+
+def _pooled(spec: ModelSpec, pooling: PoolingMode | Literal["splade"]) -> ModelSpec:
+    """The model with another pooling than its own. Raises ConfigError for a kind whose pooling is not to choose."""
+    if pooling == "splade" and spec.kind in ("dense", "sparse"):
+        # The function that SparseEncoder takes where nothing says another.
+        return spec if spec.kind == "sparse" else dataclasses.replace(spec, kind="sparse", similarity="dot")
+    if pooling == "splade" or spec.kind == "sparse":
+        raise ConfigError(f"pooling is {pooling!r}, but {spec.files.id} is a {spec.kind} model")
+    return dataclasses.replace(spec, pooling=(pooling,))
 
 
 def _encoder(spec: ModelSpec, store: TensorStore) -> Callable[[Ops], Encoder]:

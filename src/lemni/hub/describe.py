@@ -77,7 +77,7 @@ def describe(files: ModelFiles) -> ModelSpec:
     architectures = tuple(config.get("architectures") or ())
     if modules.pooling is None and kind == "dense":
         modules.pooling = (_guess_pooling(config, model_type, architectures, modules.notes),)
-    sentence = _sentence_config(root)
+    sentence = _sentence_config(root, "dot" if kind == "sparse" else "cosine")
     transformer = _first_json(folder, _TRANSFORMER_CONFIGS)
     tokenizer = _optional_json(folder / "tokenizer_config.json")
     truncate_dim = sentence.get("truncate_dim")
@@ -93,7 +93,7 @@ def describe(files: ModelFiles) -> ModelSpec:
         pooling=modules.pooling or ("cls",),
         include_prompt=modules.include_prompt,
         dense=tuple(modules.dense),
-        normalize=modules.normalize or kind == "multimodal",
+        normalize=modules.normalize or kind in ("multimodal", "bge_m3"),
         max_length=_max_length(model_type, modules, config, transformer, tokenizer),
         lower_case=bool(transformer.get("do_lower_case", False)),
         truncation_side=tokenizer_side("truncation", folder, transformer, tokenizer),
@@ -238,10 +238,12 @@ def _guess_pooling(
         notes.append(f"no modules.json: the last token's vector is taken, because {model_type} is a causal decoder")
         return "lasttoken"
     notes.append("no modules.json: token vectors are averaged (mean pooling)")
+    if bool(architectures) and architectures[0].endswith("ForMaskedLM"):
+        notes.append("it has a masked-LM head: if it is a SPLADE model, say so with --pooling splade")
     return "mean"
 
 
-def _sentence_config(root: Path) -> dict[str, Any]:
+def _sentence_config(root: Path, similarity: str) -> dict[str, Any]:
     file = root / "config_sentence_transformers.json"
     config = _optional_json(file)
     prompts = config.get("prompts") or {}
@@ -254,12 +256,12 @@ def _sentence_config(root: Path) -> dict[str, Any]:
         default = None
     if default is not None and default not in prompts:
         raise ModelLoadError(f"{file}: default_prompt_name {default!r} is not one of the prompts: {sorted(prompts)}")
-    similarity = config.get("similarity_fn_name")
+    own = config.get("similarity_fn_name")
     return {
         **config,
         "prompts": prompts,
         "default_prompt_name": default,
-        "similarity_fn_name": similarity if similarity in _SIMILARITIES else "cosine",
+        "similarity_fn_name": own if own in _SIMILARITIES else similarity,
     }
 
 

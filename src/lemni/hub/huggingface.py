@@ -17,6 +17,8 @@ from lemni.hub.jsonfile import read_json_value
 from lemni.hub.weights import KINDS, find, parts_of, weight_files
 
 _TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.spm")
+# BGE-M3's extra layers; the pickled ones are read without running code (`lemni.hub.torch_pickle`).
+_LAYERS = tuple(f"{name}_linear.{suffix}" for name in ("sparse", "colbert") for suffix in ("pt", "safetensors"))
 _MODULES = "modules.json"
 # Folders of other programs' exports; their configuration is not the model's.
 _EXPORTS = ("onnx", "openvino", "coreml", "tf", "flax", "gguf", "mlx")
@@ -114,7 +116,7 @@ def choose_files(names: Iterable[str], trust_pickle: bool, model_id: str) -> lis
         ModelLoadError: there are only pickled weights and `trust_pickle` is off, or no weights at all.
     """
     names = list(names)
-    wanted = {n for n in names if _is_text(n)}
+    wanted = {n for n in names if _is_text(n) or n in _LAYERS}
     root_kind = next((kind for kind in KINDS if find(names, kind)), None)
     if root_kind is None and not any(n.endswith(".safetensors") for n in names):
         raise ModelLoadError(f"{model_id}: holds no weights that Lemni reads (safetensors or ONNX)")
@@ -179,7 +181,7 @@ def _is_text(name: str) -> bool:
 
 def _require_complete(folder: Path, trust_pickle: bool) -> None:
     kinds = KINDS if trust_pickle else ("safetensors", "onnx")
-    places = [folder, *(p for p in folder.iterdir() if p.is_dir() and p.name[:2] in ("0_", "1_"))]
+    places = [folder, *(p for p in folder.iterdir() if p.is_dir() and p.name.startswith(("0_", "1_", "document_")))]
     try:
         if not any(weight_files(place, kind) for place in places for kind in kinds):
             raise ModelNotFound(f"only in part: no weights that may be loaded in {folder}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lemni.hub.jsonfile import read_json, read_json_value
+from lemni.hub.router import Router, read_router
 from lemni.hub.spec import ModelKind
 
 
@@ -21,7 +22,8 @@ class Folder:
     path: the model's folder.
     config: its `config.json` (of the transformer's folder where `modules.json` names another), or {}.
     sentence: its `config_sentence_transformers.json`, or {}.
-    modules: the types in its `modules.json`, such as "sentence_transformers.models.Pooling"; empty without one.
+    modules: the types in its `modules.json`, such as "sentence_transformers.models.Pooling", those of a Router's routes
+        among them; empty without one.
     """
 
     path: Path
@@ -39,17 +41,35 @@ class Folder:
         return any(module.rpartition(".")[2] == name for module in self.modules)
 
 
-MULTIMODAL = frozenset(
-    {"clip", "siglip", "siglip2", "chinese_clip", "clap", "colpali", "colqwen2", "colmodernvbert"}
-)
+MULTIMODAL = frozenset({"clip", "siglip", "siglip2", "chinese_clip", "clap", "colpali", "colqwen2", "colmodernvbert"})
 """`model_type` of models of text with images or sound."""
+
+
+def _is_splade(folder: Folder) -> bool:
+    """Whether a folder without `modules.json` is a SPLADE model by its name; other masked language models are not."""
+    # In caches the last parts of a path are the model's name and its revision.
+    names = [str(folder.config.get("_name_or_path", "")), *folder.path.resolve().parts[-3:]]
+    named = any("splade" in name.lower() for name in names)
+    return named and not folder.modules and folder.architecture.endswith("ForMaskedLM")
+
+
+_SPARSE_MODULES = ("SpladePooling", "SparseStaticEmbedding", "SparseAutoEncoder")
+_BGE_M3_LAYERS = ("sparse_linear", "colbert_linear")
 
 # Kind -> whether a folder is of it.
 _KINDS: list[tuple[ModelKind, Callable[[Folder], bool]]] = [
     ("multimodal", lambda f: f.config.get("model_type") in MULTIMODAL),
     # With a Pooling module it is an embedding model whose config.json still names the class it was trained from.
     ("classifier", lambda f: f.architecture.endswith("ForSequenceClassification") and not f.has_module("Pooling")),
+    ("sparse", lambda f: any(map(f.has_module, _SPARSE_MODULES)) or _is_splade(f)),
+    ("bge_m3", lambda f: all(bge_m3_layer(f.path, name) for name in _BGE_M3_LAYERS)),
 ]
+
+
+def bge_m3_layer(path: Path, name: str) -> Path | None:
+    """The file of one of BGE-M3's extra layers, "sparse_linear" or "colbert_linear", safetensors first."""
+    files = (path / f"{name}{suffix}" for suffix in (".safetensors", ".pt"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def kind_of(path: Path) -> ModelKind:
@@ -60,16 +80,27 @@ def kind_of(path: Path) -> ModelKind:
 
 def read_folder(path: Path) -> Folder:
     """What the rows look at."""
+    router = router_of(path)
+    modules = [str(entry.get("type", "")) for entry in _entries(path)]
     return Folder(
         path,
         _optional(transformer_folder(path) / "config.json"),
         _optional(path / "config_sentence_transformers.json"),
-        tuple(str(entry.get("type", "")) for entry in _entries(path)),
+        (*modules, *(module.type for module in router.modules)) if router else tuple(modules),
     )
 
 
+def router_of(path: Path) -> Router | None:
+    """The Router that `modules.json` starts with, if it does."""
+    first = next(iter(_entries(path)), {})
+    return read_router(path / str(first.get("path", ""))) if str(first.get("type", "")).endswith(".Router") else None
+
+
 def transformer_folder(path: Path) -> Path:
-    """Where the transformer's own files are: the folder of the first module, or the model's."""
+    """Where the transformer's own files are: the folder of the first module, of a Router's first transformer, or the
+    model's."""
+    if (router := router_of(path)) and router.transformer:
+        return router.transformer
     entries = _entries(path)
     return path / str(entries[0].get("path", "")) if entries else path
 

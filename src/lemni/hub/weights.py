@@ -47,10 +47,11 @@ KINDS = ("safetensors", "onnx", "pickle")
 
 
 def match(names: Iterable[str], pattern: str) -> list[str]:
-    """Names that fit a glob, sorted; `*` does not cross a folder, adapters are not weights of a model."""
+    """Names that fit a glob, sorted; `*` does not cross a folder; neither adapters nor BGE-M3's extra layers are the
+    weights of a model."""
     depth = pattern.count("/")
     hits = (n for n in names if n.count("/") == depth and fnmatch.fnmatchcase(n, pattern))
-    return sorted(n for n in hits if not n.startswith("adapter_"))
+    return sorted(n for n in hits if not n.startswith(("adapter_", "sparse_linear.", "colbert_linear.")))
 
 
 def find(names: Iterable[str], kind: str) -> Layout | None:

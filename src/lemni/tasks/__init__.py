@@ -7,8 +7,10 @@ from types import ModuleType
 
 # `ModelSpec.kind` -> module with `heads(spec)` and `load(parts)`; see `lemni.tasks.base`.
 KINDS: dict[str, str] = {
+    "bge_m3": "lemni.tasks.bge_m3",
     "classifier": "lemni.tasks.classifier",
     "dense": "lemni.tasks.dense",
+    "sparse": "lemni.tasks.sparse",
     "multimodal": "lemni.tasks.multimodal",
 }
 
