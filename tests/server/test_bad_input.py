@@ -25,10 +25,10 @@ REFUSED: list[tuple[Any, int, str | None, str, list[str]]] = [
     ({"input": []}, 400, "input", "invalid_request", ["empty list"]),
     ({"input": 7}, 400, "input", "invalid_request", ["input is a number", "a list of strings"]),
     ({"input": True}, 400, "input", "invalid_request", ["input is a boolean"]),
-    ({"input": {"text": "a"}}, 400, "input", "invalid_request", ["input is an object"]),
+    ({"input": {"txt": "a"}}, 400, "input", "invalid_request", ["input is an object without any of: text"]),
     (item(7), 400, "input[1]", "invalid_request", ["input[1] is a number", "string or a list of token ids"]),
     (item(None, 2), 400, "input[2]", "invalid_request", ["input[2] is null"]),
-    (item({"text": "a"}, 2), 400, "input[2]", "invalid_request", ["input[2] is an object"]),
+    (item({"txt": "a"}, 2), 400, "input[2]", "invalid_request", ["input[2] is an object without any of"]),
     (item(False), 400, "input[1]", "invalid_request", ["input[1] is a boolean"]),
     (item([]), 400, "input[1]", "invalid_request", ["input[1] is an empty list"]),
     (item([101, "a"]), 400, "input[1]", "invalid_token_ids", ["input[1][1] is a string", "integers"]),
@@ -107,8 +107,9 @@ async def check_refusal(answer: httpx.Response, status: int, param: str | None, 
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
-    assert answer.json().keys() == {"error"}
+    assert answer.json().keys() == {"error", "message", "detail"}
     error = answer.json()["error"]
+    assert answer.json()["message"] == answer.json()["detail"] == error["message"]
     assert error.keys() == {"message", "type", "param", "code"}
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code), error
     for words in says:

@@ -14,6 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from lemni.errors import InvalidRequest, PayloadTooLarge, RequestCancelled, UnsupportedMediaType
 
 _MIB = 1 << 20
+_SCALAR = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?|true|false|null")
+_TEXT_FIELDS = frozenset({"input", "inputs", "text", "texts", "query", "documents", "prompt", "model"})
 _LONE = re.compile("[\ud800-\udfff]")
 
 
@@ -126,9 +128,14 @@ async def _read_form(http: Request, max_mib: float) -> dict[str, Any]:
     except (MultiPartException, KeyError, ValueError) as error:
         raise InvalidRequest(f"the form cannot be read: {getattr(error, 'message', error)}") from None
     for name, value in form.multi_items():
-        fields.setdefault(name, []).append(value if isinstance(value, str) else await value.read())
+        fields.setdefault(name, []).append(_option(name, value) if isinstance(value, str) else await value.read())
     await form.close()
     return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
+
+
+def _option(name: str, text: str) -> Any:
+    """A form knows only texts: what is written as a number, true, false or null is one, except where texts belong."""
+    return text if name in _TEXT_FIELDS or not _SCALAR.fullmatch(text) else orjson.loads(text)
 
 
 async def _read(http: Request, max_mib: float) -> bytes:

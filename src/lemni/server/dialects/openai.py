@@ -5,60 +5,125 @@ The same routes exist without /v1, for clients whose base URL lacks it. Extensio
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 from fastapi.responses import Response
 
-from lemni.errors import LemniError
+from lemni.errors import InvalidRequest, LemniError
 from lemni.server.call import Call, json_response, truncation_header
+from lemni.server.content import Raw, content_of
 from lemni.server.dialect import Dialect, Operation, has
-from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Model, ModelList
-from lemni.server.inputs import checked, items_of, side_of
-from lemni.server.rows import base64_rows, float_rows, off_the_loop
-from lemni.types import ModelCard, Options, Result
+from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, ModelList, OneModel
+from lemni.server.inputs import check_count, checked, items_of, side_of
+from lemni.server.rows import base64_rows, float_rows, off_the_loop, sparse_rows
+from lemni.types import ModelCard, Options, Result, Task
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 async def embeddings(call: Call) -> Response:
-    """Vectors of the inputs, in their order. The response header `x-lemni-truncated` names inputs that were cut."""
+    """Vectors of the inputs, in their order: texts, token ids, or, for models that take them, images and sounds.
+
+    A late-interaction model gives a list of vectors each. The header `x-lemni-truncated` names inputs that were
+    cut.
+    """
     body = checked(EmbeddingsBody, call.body, required=("input",))
-    items, lone = items_of(body.input, call.max_items)
+    raw, lone = _contents(body.input, call.max_items)
     card = await call.card(body.model)
+    outputs = tuple(dict.fromkeys(body.outputs or ("multi_vector" if _only_many(card) else "dense",)))
     name, side = side_of(body.input_type, card)
     options = Options(body.dimensions, body.normalize, body.prompt, body.prompt_name or name, side, body.truncate)
-    result = await call.run(card, items, options, lone=lone, priority=body.priority, deadline_s=body.deadline_s)
+    result = await call.run(
+        card,
+        await call.items(raw),
+        options,
+        tasks=tuple(_TASKS[output] for output in outputs),
+        lone=lone,
+        priority=body.priority,
+        deadline_s=body.deadline_s,
+    )
     base64 = (body.encoding_format or body.encoding) == "base64"
-    content = await off_the_loop(result.vectors.nbytes, write_embeddings, card.name, result, base64)
+    size = result.vectors.nbytes + sum(one.nbytes for one in result.multi_vectors)
+    content = await off_the_loop(size, write_embeddings, card.name, result, base64, outputs)
     return json_response(content, truncation_header(result))
 
 
 async def models(call: Call) -> Response:
     """The served models: OpenAI's fields, and what each of them can do."""
-    service = call.service
-    return json_response({"object": "list", "data": [_model(card, service.created) for card in await service.cards()]})
+    cards = await call.service.cards()
+    data = [_model(card, call.service.created) for card in cards]
+    return json_response({"object": "list", "data": data, "models": [_as_cohere(card) for card in cards]})
 
 
 async def model(call: Call) -> Response:
     """One served model, by any name that /v1/embeddings takes."""
-    return json_response(_model(await call.card(call.http.path_params["model_id"]), call.service.created))
+    card = await call.card(call.http.path_params["model_id"])
+    return json_response({**_model(card, call.service.created), **_as_cohere(card)})
 
 
-def write_embeddings(name: str, result: Result, base64: bool) -> bytes:
-    """The answer's JSON: object, data (object, index, embedding), model, usage."""
-    rows = base64_rows(result.vectors) if base64 else float_rows(result.vectors)
-    data = b",".join(b'{"object":"embedding","index":%d,"embedding":%b}' % (i, row) for i, row in enumerate(rows))
+def write_embeddings(name: str, result: Result, base64: bool, outputs: tuple[str, ...] = ("dense",)) -> bytes:
+    """The answer's JSON: object, data (object, index, embedding), model, usage. The first of the outputs that is not
+    sparse is `embedding`; others have fields of their own."""
+    write = base64_rows if base64 else float_rows
+    columns: list[Iterable[bytes]] = []
+    keys: list[bytes] = []
+    for output in outputs:
+        if output == "sparse":
+            keys.append(b"sparse_embedding")
+            columns.append(sparse_rows(result.sparse))
+        else:
+            keys.append(b"multi_vector" if b"embedding" in keys else b"embedding")
+            columns.append(write(result.vectors if output == "dense" else list(result.multi_vectors)))
+    template = b",".join(b'"%b":%%b' % key for key in keys)
+    data = b",".join(
+        b'{"object":"embedding","index":%d,%b}' % (i, template % row)
+        for i, row in enumerate(zip(*columns, strict=True))
+    )
     tokens = int(result.token_counts.sum())
     usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
     return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (data, orjson.dumps(name), usage)
 
 
+def _contents(value: Any, max_items: int) -> tuple[list[Raw], bool]:
+    """The inputs, and whether one came by itself. Objects and files are images, sounds or texts."""
+    lone = isinstance(value, dict | bytes)
+    values = [value] if lone else value
+    if not isinstance(values, list) or not any(isinstance(one, dict | bytes) for one in values):
+        items, lone = items_of(value, max_items)
+        return list(items), lone
+    check_count(values, max_items, "input")
+    found: list[Raw] = []
+    for index, one in enumerate(values):
+        name = "input" if lone else f"input[{index}]"
+        try:
+            found.append(content_of(one, name))
+        except InvalidRequest as error:
+            raise InvalidRequest(error.message, item=index, param=name) from None
+    return found, lone
+
+
+def _only_many(card: ModelCard) -> bool:
+    return "embed" not in card.tasks and "multi_vector" in card.tasks
+
+
+_TASKS: dict[str, Task] = {"dense": "embed", "sparse": "sparse", "multi_vector": "multi_vector"}
+
+
 def error_body(error: LemniError) -> bytes:
-    """OpenAI's error object; `param` names the item where one is guilty."""
+    """OpenAI's error object, where `param` names the item that is guilty; beside it the message where the clients of
+    Cohere (`message`), Jina and Voyage (`detail`) look for it, who share paths with OpenAI's."""
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     detail = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
-    return orjson.dumps({"error": detail})
+    return orjson.dumps({"error": detail, "message": error.message, "detail": error.message})
+
+
+def _as_cohere(card: ModelCard) -> dict[str, Any]:
+    """A model as Cohere's clients read it, who share the path."""
+    endpoints = {"embed": "embed", "score": "rerank", "classify": "classify"}
+    does = [endpoints[task] for task in card.tasks if task in endpoints]
+    return {"name": card.name, "endpoints": does, "context_length": card.max_length}
 
 
 def _model(card: ModelCard, created: int) -> dict[str, Any]:
@@ -121,7 +186,7 @@ DIALECT = Dialect(
         ),
         Operation(("/v1/models", "/models"), models, "List models", "GET", answer=ModelList),
         Operation(
-            ("/v1/models/{model_id:path}", "/models/{model_id:path}"), model, "Show one model", "GET", answer=Model
+            ("/v1/models/{model_id:path}", "/models/{model_id:path}"), model, "Show one model", "GET", answer=OneModel
         ),
     ),
     error_body,

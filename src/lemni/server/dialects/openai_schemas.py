@@ -19,6 +19,7 @@ _INPUT_SCHEMA = {
         {"type": "array", "minItems": 1, "items": {"type": "string"}},
         {"type": "array", "minItems": 1, "items": {"type": "integer"}},
         {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": {"type": "integer"}}},
+        {"type": "array", "minItems": 1, "items": {"type": "object"}},
     ],
     "description": "A text, a list of texts, the token ids of one text, or a list of those. "
     "Token ids are those of the served model's own tokenizer, special tokens included.",
@@ -75,15 +76,27 @@ class EmbeddingsBody(BaseModel):
         description="Seconds until the request is given up with status 504; at most the server's request_timeout_s, "
         "which also holds if not given.",
     )
-    modality: Annotated[Literal["text"] | None, BeforeValidator(lower)] = Field(
-        None, description="Only text is embedded here."
+    outputs: list[Literal["dense", "sparse", "multi_vector"]] | None = Field(
+        None,
+        min_length=1,
+        description="What to give for each input, from one forward pass, for models that give several (BGE-M3); "
+        "what the model is made for if not given.",
     )
+
+
+class SparseEmbedding(BaseModel):
+    indices: list[int] = Field(description="Ids of vocabulary terms, ascending.")
+    values: list[float]
 
 
 class Embedding(BaseModel):
     object: Literal["embedding"] = "embedding"
     index: int = Field(description="Place of the input.")
-    embedding: list[float] | str = Field(description="Numbers, or base64 of little-endian float32.")
+    embedding: list[float] | list[list[float]] | str = Field(
+        description="Numbers, or base64 of little-endian float32; of a late-interaction model one row per token."
+    )
+    sparse_embedding: SparseEmbedding | None = Field(None, description="Where `outputs` asks for it.")
+    multi_vector: list[list[float]] | str | None = Field(None, description="Where `outputs` asks for it as well.")
 
 
 class Usage(BaseModel):
@@ -138,9 +151,22 @@ class Model(BaseModel):
     warnings: list[str]
 
 
+class CohereModel(BaseModel):
+    """What Cohere's clients read of a model."""
+
+    name: str
+    endpoints: list[str]
+    context_length: int
+
+
+class OneModel(Model, CohereModel):
+    pass
+
+
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[Model]
+    models: list[CohereModel]
 
 
 class ErrorDetail(BaseModel):
@@ -152,6 +178,8 @@ class ErrorDetail(BaseModel):
 
 class Error(BaseModel):
     error: ErrorDetail
+    message: str
+    detail: str
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -161,7 +189,9 @@ class Error(BaseModel):
                     "type": "invalid_request_error",
                     "param": "input[1]",
                     "code": "invalid_request",
-                }
+                },
+                "message": "input[1] is a number; it must be a string or a list of token ids",
+                "detail": "input[1] is a number; it must be a string or a list of token ids",
             }
         }
     )

@@ -1,0 +1,40 @@
+"""Forms: the same fields as JSON, files as bytes."""
+
+from __future__ import annotations
+
+import httpx
+
+
+async def test_texts_and_options(real: httpx.AsyncClient) -> None:
+    body = {"input": ["a", "7"], "dimensions": 64, "truncate": True}
+    plain = (await real.post("/v1/embeddings", json=body)).json()
+    fields = [
+        ("input", (None, "a")),
+        ("input", (None, "7")),
+        ("dimensions", (None, "64")),
+        ("truncate", (None, "true")),
+    ]
+    form = await real.post("/v1/embeddings", files=fields)
+    assert form.status_code == 200, form.text
+    assert form.json()["data"] == plain["data"]
+
+
+async def test_objects_with_texts(real: httpx.AsyncClient) -> None:
+    plain = (await real.post("/v1/embeddings", json={"input": ["a", "b"]})).json()
+    objects = (await real.post("/v1/embeddings", json={"input": [{"text": "a"}, {"type": "text", "text": "b"}]})).json()
+    assert objects["data"] == plain["data"]
+
+
+async def test_a_file_is_an_image(real: httpx.AsyncClient) -> None:
+    answer = await real.post("/v1/embeddings", files={"input": ("cat.png", b"\x89PNG", "image/png")})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert "takes no image" in error["message"]
+    assert error["param"] == "input"
+
+
+async def test_a_broken_form(real: httpx.AsyncClient) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = await real.post("/v1/embeddings", content=b"--y\r\nnonsense", headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
