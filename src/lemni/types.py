@@ -183,6 +183,8 @@ class Sequence:
         spans: int32 [parts, 2]: first token and the one after the last of each of its parts (`Chunks`), or None.
         features: of its images or its sound.
         size: what it counts for in a batch, where that is not its tokens.
+        unattended: how many tokens at its end attend to the others while none attends to them, such as the masks that
+            expand a query of ColBERT.
     """
 
     ids: NDArray[np.int32]
@@ -193,13 +195,14 @@ class Sequence:
     spans: NDArray[np.int32] | None = None
     features: Features | None = None
     size: int | None = None
+    unattended: int = 0
 
     @property
     def key(self) -> object:
         """Equal keys mean equal rows: what de-duplication in flight goes by."""
         types = None if self.token_types is None else self.token_types.tobytes()
         digest = None if self.features is None else self.features.digest
-        return self.ids.tobytes(), types, self.pool_start, self.outputs, digest
+        return self.ids.tobytes(), types, self.pool_start, self.outputs, digest, self.unattended
 
     def __len__(self) -> int:
         return len(self.ids) if self.size is None else self.size
@@ -217,6 +220,7 @@ class PackedBatch:
         pool_starts: int32 [B].
         wanted: outputs that some sequence asks for.
         features: of each sequence [B].
+        unattended: int32 [B], `Sequence.unattended`; None if it is 0 for all.
     """
 
     ids: NDArray[np.int32]
@@ -226,6 +230,7 @@ class PackedBatch:
     pool_starts: NDArray[np.int32]
     wanted: frozenset[Output] = frozenset(("dense",))
     features: tuple[Features | None, ...] = ()
+    unattended: NDArray[np.int32] | None = None
 
     @classmethod
     def pack(cls, sequences: Seq[Sequence]) -> PackedBatch:
@@ -240,7 +245,11 @@ class PackedBatch:
                 token_types[start : start + length] = sequence.token_types
         pool_starts = np.array([s.pool_start for s in sequences], dtype=np.int32)
         wanted = frozenset(output for s in sequences for output in s.outputs)
-        return cls(ids, positions, token_types, lengths, pool_starts, wanted, tuple(s.features for s in sequences))
+        features = tuple(s.features for s in sequences)
+        unattended = None
+        if any(s.unattended for s in sequences):
+            unattended = np.array([s.unattended for s in sequences], dtype=np.int32)
+        return cls(ids, positions, token_types, lengths, pool_starts, wanted, features, unattended)
 
     @property
     def starts(self) -> NDArray[np.int32]:

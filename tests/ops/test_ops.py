@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -166,6 +167,27 @@ def test_attention(lengths: tuple[int, ...], window: tuple[int, int], shared: in
             weights = np.exp(scores) / np.exp(scores).sum()
             expected = sum(weight * value[start + m, group] for weight, m in zip(weights, seen, strict=True))
             np.testing.assert_allclose(result[start + n, head * dim : (head + 1) * dim], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [FULL, CAUSAL, (6, 6)], ids=str)
+@pytest.mark.parametrize("ends", [(0, 4), (2, 3, 0, 1), (1, 1, 1), (5,)], ids=str)
+def test_tokens_that_none_attends_to(ends: tuple[int, ...], window: tuple[int, int]) -> None:
+    """The others get what they get without them; they themselves see all the others."""
+    kept = [3 + n for n in range(len(ends))]
+    batch = batch_of(*(n + end for n, end in zip(kept, ends, strict=True)))
+    batch = dataclasses.replace(batch, unattended=np.array(ends, dtype=np.int32))
+    arrays = [values(batch.tokens, 2, 6, seed=seed) for seed in (1, 2, 3)]
+    result = same(attention(window, None), batch, *arrays)
+    attended = batch.positions < np.repeat(kept, batch.lengths)
+    alone = same(attention(window, None), batch_of(*kept), *(array[attended] for array in arrays))
+    np.testing.assert_allclose(result[attended], alone, atol=1e-5)
+    # The last of them, by the definition.
+    start, query = int(batch.starts[-1]), batch.tokens - 1
+    if ends[-1]:
+        seen = [n for n in range(kept[-1]) if window[0] < 0 or int(batch.lengths[-1]) - 1 - n <= window[0]]
+        scores = 0.4 * arrays[1][start:, 0][seen] @ arrays[0][query, 0]
+        weights = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(result[query, :6], weights @ arrays[2][start:, 0][seen], atol=1e-5)
 
 
 def test_attention_with_values_of_another_size() -> None:

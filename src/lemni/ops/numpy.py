@@ -93,6 +93,12 @@ class NumpyInputs:
         starts = self.batch.starts
         return [slice(start, start + length) for start, length in zip(starts, self.batch.lengths, strict=True)]
 
+    @cached_property
+    def attended(self) -> list[int]:
+        """How many tokens of each sequence are seen, from its first on."""
+        unattended = self.batch.unattended
+        return (self.batch.lengths if unattended is None else self.batch.lengths - unattended).tolist()
+
 
 class NumpyOps:
     """`lemni.ops.base.Ops` in float32."""
@@ -154,12 +160,13 @@ class NumpyOps:
         group = query.shape[1] // key.shape[1]
         key, value = key.repeat(group, axis=1), value.repeat(group, axis=1)
         parts = []
-        for span in inputs.spans:
+        for span, attended in zip(inputs.spans, inputs.attended, strict=True):
             scores = np.float32(scale) * np.einsum("qhd,khd->hqk", query[span], key[span])
             length = scores.shape[-1]
             if bias is not None:
                 scores = scores + bias[:, :length, :length]
-            scores = np.where(_visible(length, window), scores, -np.inf)
+            visible = _visible(length, window) & (np.arange(length) < attended)
+            scores = np.where(visible, scores, -np.inf)
             parts.append(_weighted(scores, value[span]))
         return np.concatenate(parts)
 
@@ -182,7 +189,7 @@ class NumpyOps:
         buckets: Buckets,
     ) -> Tensor:
         parts = []
-        for span in inputs.spans:
+        for span, attended in zip(inputs.spans, inputs.attended, strict=True):
             scores = np.einsum("qhd,khd->hqk", query[span], key[span])
             places = np.arange(scores.shape[-1])
             bucket = buckets(places - places[:, None])[None]  # [1, queries, keys]
@@ -192,7 +199,8 @@ class NumpyOps:
             if position_queries is not None:
                 by_bucket = np.einsum("hnd,khd->hnk", position_queries, key[span])
                 scores = scores + np.take_along_axis(by_bucket, bucket, axis=1)
-            parts.append(_weighted(np.float32(scale) * scores, value[span]))
+            scores = np.where(places < attended, np.float32(scale) * scores, -np.inf)
+            parts.append(_weighted(scores, value[span]))
         return np.concatenate(parts)
 
     def neighbours(self, x: Tensor, inputs: NumpyInputs) -> Tensor:

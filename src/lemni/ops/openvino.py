@@ -135,7 +135,7 @@ class OpenVINOInputs:
 
     def feed(self, batch: PackedBatch) -> dict[str, NDArray[Any]]:
         """The value of every parameter in the graph for one batch, with spare tokens, sequences and cells."""
-        plan = plan_rows(batch.lengths).with_spare_cells()
+        plan = plan_rows(batch.lengths, batch.unattended).with_spare_cells()
         tokens = rounded(batch.tokens) - batch.tokens
         sequences = rounded(len(batch), parts=4, least=1) - len(batch)
         values: dict[str, NDArray[Any]] = {}
@@ -330,7 +330,7 @@ class OpenVINOOps:
         # Scattered, as a rectangle of the longest sequence would be many times the size of x.
         sequences = op.gather(op.shape_of(inputs.lengths), _ints(0), _ints(0))
         rows = op.add(sequences, _ints(1))
-        lowest = op.broadcast(_scalar(np.finfo(np.float32).min), op.concat([rows, _ints(_width(x))], 0))
+        lowest = op.broadcast(_scalar(-np.inf), op.concat([rows, _ints(_width(x))], 0))
         owners = op.unsqueeze(inputs.parameter("owners"), _ints(1))
         found = op.scatter_nd_update(lowest, owners, x, "max")
         return op.slice(found, _ints(1), rows, _ints(1), _ints(0))

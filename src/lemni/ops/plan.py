@@ -37,6 +37,7 @@ class RowPlan:
         column: int32 [B], the column where it begins.
         rows: R.
         width: L, at least the longest sequence.
+        unattended: int32 [B], tokens at the end of each sequence that nobody sees; None if there are none.
     """
 
     lengths: NDArray[np.int32]
@@ -44,6 +45,7 @@ class RowPlan:
     column: NDArray[np.int32]
     rows: int
     width: int
+    unattended: NDArray[np.int32] | None = None
 
     def with_spare_cells(self) -> RowPlan:
         """The same places among a few more rows and columns, which nobody sees, so that shapes repeat."""
@@ -71,6 +73,17 @@ class RowPlan:
         return cells.reshape(self.rows, self.width)
 
     @cached_property
+    def seen(self) -> NDArray[np.int32]:
+        """int32 [R, L]: the sequence whose tokens see each cell; -1 for none."""
+        if self.unattended is None:
+            return self.sequence
+        ends = np.cumsum(self.lengths, dtype=np.int32)
+        to_end = np.repeat(ends, self.lengths) - np.arange(len(self.cell), dtype=np.int32)
+        cells = self.sequence.reshape(-1).copy()
+        cells[self.cell[to_end <= np.repeat(self.unattended, self.lengths)]] = -1
+        return cells.reshape(self.rows, self.width)
+
+    @cached_property
     def relative(self) -> NDArray[np.int32]:
         """int32 [L, L]: key column minus query column; within a sequence that is their distance in tokens."""
         columns = np.arange(self.width, dtype=np.int32)
@@ -92,9 +105,9 @@ class RowPlan:
     def mask(self, window: Window = FULL) -> NDArray[np.float32]:
         """float32 [R, 1, L or 1, L]: 0 where the query (third axis) sees the key (last axis), else a large negative."""
         if window == FULL and not self.column.any():  # one sequence a row
-            visible = (self.sequence >= 0)[:, None, None, :]
+            visible = (self.seen >= 0)[:, None, None, :]
         else:
-            visible = (self.sequence[:, :, None] == self.sequence[:, None, :])[:, None]
+            visible = (self.sequence[:, :, None] == self.seen[:, None, :])[:, None]
             left, right = window
             if left >= 0:
                 visible = visible & (self.relative >= -left)
@@ -122,7 +135,7 @@ def neighbours(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
     return tokens
 
 
-def plan_rows(lengths: NDArray[np.int32]) -> RowPlan:
+def plan_rows(lengths: NDArray[np.int32], unattended: NDArray[np.int32] | None = None) -> RowPlan:
     """Pack sequences into as few rows of the longest one's length as best-fit decreasing finds."""
     width = int(lengths.max())
     row = np.empty(len(lengths), dtype=np.int32)
@@ -140,4 +153,4 @@ def plan_rows(lengths: NDArray[np.int32]) -> RowPlan:
         row[index], column[index] = where, width - space
         if space > length:
             insort(free, (space - length, where))
-    return RowPlan(lengths, row, column, rows, width)
+    return RowPlan(lengths, row, column, rows, width, unattended)

@@ -92,7 +92,7 @@ class TorchInputs:
 
     @cached_property
     def plan(self) -> RowPlan:
-        return plan_rows(self.batch.lengths)
+        return plan_rows(self.batch.lengths, self.batch.unattended)
 
     @cached_property
     def tokens(self) -> Tensor:
@@ -191,7 +191,8 @@ class TorchOps:
         window: Window = FULL,
         bias: Tensor | None = None,
     ) -> Tensor:
-        if self._varlen is not None and bias is None and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256:
+        plain = bias is None and inputs.batch.unattended is None  # the kernel knows neither
+        if self._varlen is not None and plain and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256:
             longest = int(inputs.batch.lengths.max())
             out = self._varlen(
                 query, key, value, inputs.offsets, inputs.offsets, longest, longest,

@@ -179,7 +179,7 @@ class ONNXRuntime:
     def _feed(self, batch: PackedBatch, rectangle: Rectangle) -> Feed:
         fills: dict[str, Callable[[Any], NDArray[Any]]] = {
             "ids": lambda dtype: rectangle.fill(batch.ids, self._pad_id, dtype),
-            "mask": lambda dtype: rectangle.mask.astype(dtype),
+            "mask": lambda dtype: rectangle.attended.astype(dtype),
             "token_types": lambda dtype: rectangle.fill(batch.token_types, 0, dtype),
             "positions": lambda dtype: rectangle.fill(batch.positions, 0, dtype),
         }

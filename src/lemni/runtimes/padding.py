@@ -24,11 +24,13 @@ class Rectangle:
         sequences: int [G], which ones.
         mask: bool [G, width], true where a token stands.
         tokens: int, the places in the packed batch of the mask's true cells, in their order.
+        attended: bool [G, width], the mask without the tokens that none attends to.
     """
 
     sequences: NDArray[np.intp]
     mask: NDArray[np.bool_]
     tokens: NDArray[np.intp]
+    attended: NDArray[np.bool_]
 
     def fill(self, values: NDArray[Any], padding: int, dtype: Any = np.int64) -> NDArray[Any]:
         """Values of the packed batch [T] in their cells [G, width]."""
@@ -47,7 +49,10 @@ def rectangles(batch: PackedBatch, cells: int) -> Iterator[Rectangle]:
         lengths = batch.lengths[sequences]
         columns = np.arange(int(lengths[0]))
         mask = columns < lengths[:, None]
-        yield Rectangle(sequences, mask, (starts[sequences][:, None] + columns)[mask])
+        attended = mask
+        if batch.unattended is not None:
+            attended = columns < (lengths - batch.unattended[sequences])[:, None]
+        yield Rectangle(sequences, mask, (starts[sequences][:, None] + columns)[mask], attended)
 
 
 def _groups(lengths: NDArray[np.int32], cells: int) -> Iterator[NDArray[np.intp]]:

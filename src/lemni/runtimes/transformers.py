@@ -162,7 +162,7 @@ def _forward(loaded: _Loaded, batch: PackedBatch, rectangle: Rectangle) -> Any:
 
     feed = {
         "input_ids": put(rectangle.fill(batch.ids, loaded.pad_id)),
-        "attention_mask": put(rectangle.mask.astype(np.int64)),
+        "attention_mask": put(rectangle.attended.astype(np.int64)),
     }
     # Only where they say something: GPT-2 adds the embedding of token 0 for a segment id of 0.
     if loaded.takes_token_types and batch.token_types.any():
