@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lemni.errors import ModelLoadError
 from lemni.families.parts import LayerNorm, Linear
 from lemni.families.weights import Weights
@@ -33,7 +35,7 @@ class MLMNames:
     Attributes:
         dense, norm: the transform before the output matrix.
         decoder: the output matrix, if it is not tied.
-        biases: of the output; the first that is there.
+        biases: of the output; the first that is there. Untied models save one that they do not use beside it.
         words: the table of word embeddings, to which the output matrix is tied.
         activation: key in config.json, or None for the exact GELU.
         eps: key in config.json, or None for 1e-12.
@@ -54,7 +56,7 @@ def _bert(prefix: str, norm: str = "LayerNorm") -> MLMNames:
         f"{head}.transform.dense",
         f"{head}.transform.{norm}",
         f"{head}.decoder.weight",
-        (f"{head}.bias", f"{head}.decoder.bias"),
+        (f"{head}.decoder.bias", f"{head}.bias"),
         f"{prefix}.embeddings.word_embeddings.weight",
     )
 
@@ -64,7 +66,7 @@ def _roberta(prefix: str) -> MLMNames:
         "lm_head.dense",
         "lm_head.layer_norm",
         "lm_head.decoder.weight",
-        ("lm_head.bias", "lm_head.decoder.bias"),
+        ("lm_head.decoder.bias", "lm_head.bias"),
         f"{prefix}.embeddings.word_embeddings.weight",
         activation=None,
     )
@@ -76,7 +78,7 @@ _NAMES: dict[str, MLMNames] = {
         "predictions.dense",
         "predictions.LayerNorm",
         "predictions.decoder.weight",
-        ("predictions.bias", "predictions.decoder.bias"),
+        ("predictions.decoder.bias", "predictions.bias"),
         "albert.embeddings.word_embeddings.weight",
     ),
     "bert": _bert("bert"),
@@ -141,9 +143,12 @@ def mlm_head(spec: ModelSpec, pool: Callable[[Ops], Pool]) -> Callable[[Ops], Ca
             pool(ops),
         )
 
+        zeros = ops.constant(np.zeros((1, weights[f"{names.norm}.weight"].shape[0]), dtype=np.float32))
+
         def head(hidden: Tensor, inputs: Inputs) -> Tensor:
             x = transform(hidden)
-            parts = [pooled(ops.linear(x, matrix, bias), inputs) for matrix, bias in chunks]
+            broken = ops.segment_sum(ops.linear(x, zeros), inputs)  # [B, 1]: NaN, which a maximum may hide, or 0
+            parts = [pooled(ops.linear(x, matrix, bias), inputs) + broken for matrix, bias in chunks]
             return parts[0] if len(parts) == 1 else ops.concat(parts)
 
         return head
