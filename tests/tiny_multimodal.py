@@ -1,8 +1,8 @@
 """Tiny random models of text with images or sound, written as folders that transformers and Lemni open.
 
 For every test that needs such a model, servers' tests too: `save_clip(folder)`, `save_colqwen2(folder)`, ... write
-config, weights, tokenizer and processor (0.1 to 0.5 MB, under a second) and return the folder. `picture` and `sound` make
-files to send. Random weights prove loading, batching and equality with transformers; they do not rank anything.
+config, weights, tokenizer and processor (0.1 to 0.6 MB, under a second) and return the folder. `picture` and `sound`
+make files to send. Random weights prove loading, batching and equality with transformers; they do not rank anything.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def save_siglip(folder: Path) -> Path:
         },
         vision_config={**_VISION, "hidden_size": DIMENSIONS},
     )
-    tokenizer = _byte_tokenizer(ids, "$A </s>", {"</s>": 1}, lower=True, model_max_length=16)
+    names = ["input_ids"]  # as the real ones: no attention mask
+    tokenizer = _byte_tokenizer(ids, "$A </s>", {"</s>": 1}, lower=True, model_max_length=16, model_input_names=names)
     images = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
     return _save(folder, config, transformers.SiglipModel, transformers.SiglipProcessor(images, tokenizer))
 
@@ -100,7 +101,8 @@ def save_siglip2(folder: Path) -> Path:
         },
         vision_config={**_TEXT, "hidden_size": DIMENSIONS, "patch_size": 16, "num_patches": 256},
     )
-    tokenizer = _byte_tokenizer(ids, "$A </s>", {"</s>": 1}, lower=True, model_max_length=16)
+    names = ["input_ids"]  # as the real ones: no attention mask
+    tokenizer = _byte_tokenizer(ids, "$A </s>", {"</s>": 1}, lower=True, model_max_length=16, model_input_names=names)
     images = transformers.Siglip2ImageProcessorPil()
     return _save(folder, config, transformers.Siglip2Model, transformers.Siglip2Processor(images, tokenizer))
 

@@ -10,7 +10,7 @@ from lemni.errors import ConfigError, missing_extra
 from lemni.hub import ModelSpec
 
 # Their activations leave float16's range; float16 gives NaN or garbage unless the weights were made for it.
-_WIDE_RANGE = frozenset({"gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
+_WIDE_RANGE = frozenset({"colpali", "colqwen2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
 _CPU_RUNTIMES = ("openvino", "onnx", "static")
 
 

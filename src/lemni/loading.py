@@ -137,6 +137,10 @@ def _max_length(wanted: int | None, spec: ModelSpec, positions: int | None) -> i
 
 
 def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
+    if spec.kind == "multimodal":
+        if model.runtime not in ("auto", "multimodal"):
+            raise ConfigError(f"{spec.files.id} takes images or sound, which only the runtime multimodal computes")
+        return "multimodal"
     if spec.model_type == "model2vec":
         natural = "static"
     elif not spec.weights and spec.onnx is not None and not (model.trust_pickle and spec.pickle):
@@ -147,9 +151,7 @@ def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
                 f"{spec.files.id} has only pickled weights ({spec.pickle}), which can run code when they are loaded. "
                 "If you trust them: --trust-pickle (needs the extra 'torch')"
             )
-        natural = "multimodal" if spec.kind == "multimodal" else "transformers"
-    elif spec.kind == "multimodal":
-        natural = "multimodal"
+        natural = "transformers"
     elif spec.model_type not in FAMILIES or (spec.config.get("auto_map") and model.trust_remote_code):
         natural = "transformers"
     else:

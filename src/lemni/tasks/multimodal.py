@@ -22,7 +22,7 @@ from lemni.runtimes.base import Heads
 from lemni.tasks.base import Loaded, Parts, TaskModel
 from lemni.tasks.dense import DenseTask
 from lemni.tasks.pairwise import Pairwise
-from lemni.tasks.processors import Media, PageImages, Sounds, TowerImages, pretrained
+from lemni.tasks.processors import Media, PageImages, Sounds, TowerImages, need, pretrained
 from lemni.tasks.similarity import maxsim, unit_length
 from lemni.tasks.texts import Texts
 from lemni.tasks.tokenizer import Named, Tokenizer
@@ -50,6 +50,11 @@ _Outcomes: TypeAlias = list[list[Sequence] | LemniError]
 
 # Trained on texts padded to one length.
 _FIXED_LENGTH = frozenset({"siglip", "siglip2"})
+# Modality -> modules, with their packages and extras.
+_PACKAGES = {
+    "image": (("PIL", "pillow", "images"),),
+    "audio": (("soundfile", "soundfile", "audio"), ("soxr", "soxr", "audio")),
+}
 
 
 def heads(spec: ModelSpec) -> Heads:
@@ -57,6 +62,8 @@ def heads(spec: ModelSpec) -> Heads:
 
 
 def load(parts: Parts) -> Loaded:
+    for module, package, extra in _PACKAGES["audio" if parts.spec.model_type == "clap" else "image"]:
+        need(module, package, extra, parts.spec.transformer_path)
     [probe] = parts.backend.replica(0).run(PackedBatch.pack([Sequence(np.zeros(1, dtype=np.int32))]))
     config = pretrained("AutoConfig", parts.spec.transformer_path)
     if "multi_vector" in parts.backend.outputs:

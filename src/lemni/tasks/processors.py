@@ -7,6 +7,7 @@ tokenising threads call it. References: the processors of transformers (extra `t
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -67,7 +68,6 @@ class TowerImages:
     modality: Modality = "image"
 
     def __init__(self, folder: Path, patch_size: int, media: MediaSettings) -> None:
-        _need("PIL", "pillow", "images", folder)
         self._processor = pretrained("AutoImageProcessor", folder)
         self._patch_size = patch_size
         self._media = media
@@ -129,8 +129,6 @@ class Sounds:
     modality: Modality = "audio"
 
     def __init__(self, folder: Path, size: int, media: MediaSettings) -> None:
-        _need("soundfile", "soundfile", "audio", folder)
-        _need("soxr", "soxr", "audio", folder)
         self._extractor = pretrained("AutoFeatureExtractor", folder)
         self._fuses = self._extractor.truncation == "fusion"
         if self._fuses:
@@ -151,6 +149,14 @@ class Sounds:
             samples = samples[start : start + longest]
         arrays = _without_batch(_refusing(self._extractor, samples, sampling_rate=rate_hz, return_tensors="pt"))
         return Prepared(_NO_IDS, _features(arrays, data), self.typical, truncated)
+
+
+def need(module: str, package: str, extra: str, folder: Path) -> None:
+    """Raises MissingExtra if a module is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise missing_extra(package, extra, f"{folder.name} ({extra} as input)")
 
 
 def pretrained(loader: str, folder: Path) -> Any:
@@ -174,16 +180,8 @@ def patches(pixels: NDArray[Any], patch_size: int) -> int:
     """Patches of pixels [..., height, width], or of patches [n, values] that are cut already."""
     if pixels.ndim == 2:
         return len(pixels)
-    tiles: int = int(np.prod(pixels.shape[:-3]))
-    rows, columns = pixels.shape[-2] // patch_size, pixels.shape[-1] // patch_size
-    return tiles * rows * columns
-
-
-def _need(module: str, package: str, extra: str, folder: Path) -> None:
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise missing_extra(package, extra, f"{folder.name} ({extra} as input)")
+    *tiles, _, height, width = map(int, pixels.shape)
+    return math.prod(tiles) * (height // patch_size) * (width // patch_size)
 
 
 def _refusing(processor: Any, *args: Any, **kwargs: Any) -> Any:
