@@ -73,7 +73,7 @@ REFUSED: list[tuple[Any, int, str | None, str, list[str]]] = [
     ({"input": "a", "dimensions": 2**64}, 400, "dimensions", "invalid_request", ["dimensions"]),
     ({"input": "a", "dimensions": "8"}, 400, "dimensions", "invalid_request", ["dimensions is '8'", "integer"]),
     ({"input": "a", "dimensions": True}, 400, "dimensions", "invalid_request", ["dimensions is True", "integer"]),
-    ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "invalid_request", ["'int8'", "'base64'"]),
+    ({"input": "a", "encoding_format": "int4"}, 400, "encoding_format", "invalid_request", ["'int4'", "'base64'"]),
     ({"input": "a", "encoding": 3}, 400, "encoding", "invalid_request", ["encoding is 3"]),
     ({"input": "a", "normalize": "yes"}, 400, "normalize", "invalid_request", ["'yes'", "boolean"]),
     ({"input": "a", "prompt": 3}, 400, "prompt", "invalid_request", ["prompt is 3", "string"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -28,14 +29,16 @@ def create_app(
     settings: ServerSettings,
     longest_s: float = math.inf,
     media: MediaSettings = MediaSettings.model_validate({}),  # noqa: B008 (frozen)
+    cache_dir: Path | None = None,
 ) -> FastAPI:
     """The application over models whose engine is started; it neither starts nor closes it.
 
-    `longest_s` bounds the deadlines that requests ask for: the engine's `request_timeout_s`.
+    `longest_s` bounds the deadlines that requests ask for: the engine's `request_timeout_s`. `cache_dir` keeps the
+    models' int8 ranges.
     With None, requests wait or get 503 until `app.state.service.attach(...)`.
     """
     app = FastAPI(title="Lemni", version=__version__, description=DESCRIPTION, redoc_url=None, redirect_slashes=False)
-    app.state.service = Service(settings, longest_s, media)
+    app.state.service = Service(settings, longest_s, media, cache_dir)
     app.state.dialects = Dialects(load_dialects())
     if loaded is not None:
         app.state.service.attach(loaded.engine, loaded.models)

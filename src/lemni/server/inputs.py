@@ -5,7 +5,7 @@ Null means absent, as clients send it. Errors name the field in the client's own
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ValidationError, WithJsonSchema
@@ -140,13 +140,16 @@ EncodingField = Annotated[Literal["float", "base64"] | None, BeforeValidator(low
 """The type of a body's `encoding_format`."""
 
 
-def side_of(word: str | None, card: ModelCard, field: str = "input_type") -> tuple[str | None, InputType | None]:
+def side_of(
+    word: str | None, card: ModelCard, field: str = "input_type", neutral: Collection[str] = ()
+) -> tuple[str | None, InputType | None]:
     """What `input_type` or `task` asks for in a dialect's words: a prompt's name, or the side of a search.
 
-    Words for sides are known to every model; others must be names of the model's prompts.
+    Words for sides are known to every model; others must be names of the model's prompts, or among `neutral`: words of
+    the dialect that ask for nothing where the model has no prompt for them.
 
     Raises:
-        InvalidRequest: the word is neither.
+        InvalidRequest: the word is none of these.
     """
     if word is None:
         return None, None
@@ -156,5 +159,7 @@ def side_of(word: str | None, card: ModelCard, field: str = "input_type") -> tup
         return own[lower], None
     if lower in _SIDES:
         return None, _SIDES[lower]
-    known = ", ".join(dict.fromkeys(("query", "document", *card.prompts)))
+    if lower in neutral:
+        return None, None
+    known = ", ".join(dict.fromkeys(("query", "document", *neutral, *card.prompts)))
     raise InvalidRequest(f"{field} is {word[:100]!r}; {card.name} knows: {known}", param=field)

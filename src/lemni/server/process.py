@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 
 import uvicorn
 
@@ -29,12 +30,13 @@ def run(
     settings: ServerSettings,
     longest_s: float,
     media: MediaSettings,
+    cache_dir: Path | None,
 ) -> None:
     """Serve on the socket until a signal. Raises the error of `loading`, if it fails.
 
     `longest_s` bounds the deadlines that requests ask for.
     """
-    app = create_app(None, settings, longest_s, media)
+    app = create_app(None, settings, longest_s, media, cache_dir)
     config = uvicorn.Config(
         app,
         lifespan="off",

@@ -34,7 +34,8 @@ def serve(settings: Settings) -> None:
     try:
         from lemni.server.process import run
 
-        run(listener, loading, settings.server, settings.engine.request_timeout_s, settings.media)
+        longest_s = settings.engine.request_timeout_s
+        run(listener, loading, settings.server, longest_s, settings.media, settings.hub.cache_dir)
     finally:
         listener.close()
         if loading.done() and loading.exception() is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Literal
 
 from starlette.requests import Request as HttpRequest
@@ -17,6 +18,7 @@ from lemni.engine import Engine
 from lemni.errors import RequestCancelled, Unavailable
 from lemni.media.fetch import Fetcher
 from lemni.server.names import Names
+from lemni.server.quantized import MeasuredRanges
 from lemni.tasks.model import LoadedModel
 from lemni.types import ModelCard, Request, Result, Task
 
@@ -31,16 +33,20 @@ class Service:
         longest_s: bound of the deadlines that requests ask for.
         media: limits of images and audio.
         fetcher: gets them from URLs.
+        ranges: of the models' int8 vectors, kept in `cache_dir`.
         engine: started; None while the models are loading.
         names: the served models.
         created: Unix time at which the models were there.
         state: "loading", then "serving", then "stopping".
     """
 
-    def __init__(self, settings: ServerSettings, longest_s: float, media: MediaSettings) -> None:
+    def __init__(
+        self, settings: ServerSettings, longest_s: float, media: MediaSettings, cache_dir: Path | None = None
+    ) -> None:
         self.settings = settings
         self.media = media
         self.fetcher = Fetcher(media)
+        self.ranges = MeasuredRanges(cache_dir)
         self.longest_s = longest_s
         self.engine: Engine | None = None
         self.names = Names((), any_name=False)

@@ -15,7 +15,7 @@ from lemni.errors import InvalidRequest, LemniError
 from lemni.server.call import Call, json_response, truncation_header
 from lemni.server.content import Raw, content_of
 from lemni.server.dialect import Dialect, Operation, has
-from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, ModelList, OneModel
+from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Model, ModelList
 from lemni.server.inputs import check_count, checked, items_of, side_of
 from lemni.server.rows import base64_rows, float_rows, off_the_loop, sparse_rows
 from lemni.types import ModelCard, Options, Result, Task
@@ -60,7 +60,7 @@ async def models(call: Call) -> Response:
 async def model(call: Call) -> Response:
     """One served model, by any name that /v1/embeddings takes."""
     card = await call.card(call.http.path_params["model_id"])
-    return json_response({**_model(card, call.service.created), **_as_cohere(card)})
+    return json_response(_model(card, call.service.created))
 
 
 def write_embeddings(name: str, result: Result, base64: bool, outputs: tuple[str, ...] = ("dense",)) -> bytes:
@@ -159,6 +159,7 @@ def _model(card: ModelCard, created: int) -> dict[str, Any]:
         "similarity": card.similarity,
         "normalized": card.normalized,
         "warnings": warnings,
+        **_as_cohere(card),
     }
 
 
@@ -186,7 +187,7 @@ DIALECT = Dialect(
         ),
         Operation(("/v1/models", "/models"), models, "List models", "GET", answer=ModelList),
         Operation(
-            ("/v1/models/{model_id:path}", "/models/{model_id:path}"), model, "Show one model", "GET", answer=OneModel
+            ("/v1/models/{model_id:path}", "/models/{model_id:path}"), model, "Show one model", "GET", answer=Model
         ),
     ),
     error_body,

@@ -122,8 +122,16 @@ class EmbeddingsAnswer(BaseModel):
     )
 
 
-class Model(BaseModel):
-    """OpenAI's four fields first; the rest is Lemni's."""
+class CohereModel(BaseModel):
+    """What Cohere's clients read of a model."""
+
+    name: str
+    endpoints: list[str]
+    context_length: int
+
+
+class Model(CohereModel):
+    """OpenAI's four fields, Cohere's three; the rest is Lemni's."""
 
     id: str
     object: Literal["model"] = "model"
@@ -149,18 +157,6 @@ class Model(BaseModel):
     similarity: str
     normalized: bool
     warnings: list[str]
-
-
-class CohereModel(BaseModel):
-    """What Cohere's clients read of a model."""
-
-    name: str
-    endpoints: list[str]
-    context_length: int
-
-
-class OneModel(Model, CohereModel):
-    pass
 
 
 class ModelList(BaseModel):
