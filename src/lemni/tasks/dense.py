@@ -90,7 +90,8 @@ class DenseTask:
         self._spec = parts.spec
         self._name = parts.name
         self._size = parts.spec.truncate_dim or size
-        self._late = "tokens" in parts.backend.outputs
+        # Several modes would make wider vectors than the mean over a span.
+        self._late = "tokens" in parts.backend.outputs and len(parts.spec.pooling) == 1
         self._modules = dense_modules(parts.spec, NumpyOps()) if self._late else ()
 
     def validate(self, request: Request) -> None:
@@ -105,7 +106,7 @@ class DenseTask:
     def estimate(self, item: Item, request: Request) -> int:
         if isinstance(item, Chunks):
             if not self._late:
-                raise TaskNotSupported(f"{self._name} gives no token vectors, which late chunking needs")
+                raise TaskNotSupported(f"{self._name} does not give one vector per token, which late chunking needs")
             return sum(self.texts.tokenizer.estimate(text) for text in item.texts)
         return self.texts.estimate(plain(item, self._name), request.options)
 

@@ -40,6 +40,11 @@ class Pairwise:
 
     def validate(self, request: Request) -> None:
         self._embeds.validate(request)
+        if request.options.activation not in (None, "none"):
+            raise InvalidRequest(
+                f'activation is "{request.options.activation}", but the scores are similarities of embeddings',
+                param="activation",
+            )
 
     def estimate(self, item: Item, request: Request) -> int:
         if not isinstance(item, Pair):

@@ -53,7 +53,8 @@ class Texts:
 
     def estimate(self, item: str | Seq[int], options: Options, side: InputType | None = None) -> int:
         """A guess at the tokens of an item; at least 1."""
-        return self.tokenizer.estimate(item, self.prompt(options, side))
+        whole = (options.truncate or self.truncate) == "chunk"
+        return self.tokenizer.estimate(item, self.prompt(options, side), whole=whole)
 
     def encode(
         self,
@@ -78,7 +79,7 @@ class Texts:
                 if not isinstance(item, str):
                     many = InvalidRequest(f"{named(place)} is a list of token ids; only texts are cut into chunks")
                 else:
-                    many = self.tokenizer.windows(item, named(place), prompt)
+                    many = self.tokenizer.windows(item, named(place), prompt, start)
             else:
                 many = one if isinstance(one, LemniError) else [one]
             if not isinstance(many, LemniError) and outputs != many[0].outputs:

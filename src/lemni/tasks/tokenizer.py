@@ -114,8 +114,9 @@ class Tokenizer:
                 out[place] = self._sequence(encoding, truncate, pool_start, named(place))
         return [result for result in out if result is not None]
 
-    def windows(self, text: str, name: str, prompt: str = "") -> list[Sequence] | LemniError:
-        """A text of any length as consecutive sequences of at most `max_length` tokens, special tokens around each."""
+    def windows(self, text: str, name: str, prompt: str = "", pool_start: int = 0) -> list[Sequence] | LemniError:
+        """A text of any length as consecutive sequences of at most `max_length` tokens, special tokens around each; the
+        prompt is in the first only."""
         if not is_unicode(text):
             return InvalidRequest(f"{name} holds a lone surrogate, which is no character")
         if self._static:
@@ -126,7 +127,7 @@ class Tokenizer:
             return [Sequence(ids[at : at + self.max_length]) for at in range(0, len(ids), self.max_length)]
         encoding = self._tokenizer("right").encode_batch_fast([prompt + text])[0]
         parts = [np.array(window.ids, dtype=np.int32) for window in (encoding, *encoding.overflowing)]
-        found = [self._checked(part, False, 0, name) for part in parts]
+        found = [self._checked(part, False, 0 if place else pool_start, name) for place, part in enumerate(parts)]
         return [one for one in found if isinstance(one, Sequence)]
 
     def encode_chunks(self, texts: Seq[str], name: str, prompt: str = "") -> Sequence | LemniError:
@@ -138,19 +139,24 @@ class Tokenizer:
                 return InvalidRequest(f"{name} holds a lone surrogate, which is no character")
             joined += text if not joined or joined[-1].isspace() or text[:1].isspace() else f" {text}"
             ends.append(len(joined))
-        encoding = self._plain.encode(joined)
-        if len(encoding) > self.max_length:
-            return self._too_long(f"{len(encoding)} (all parts together)", name)
+        encoding = self._plain.encode(joined, add_special_tokens=not self._static)
+        ids = np.array(encoding.ids, dtype=np.int32)
         starts = [first + joined[first:last].startswith(" ") for first, last in encoding.offsets]
         owner = np.searchsorted([len(prompt), *ends], starts, "right") - 1
         owner[np.array(encoding.special_tokens_mask, dtype=bool)] = -1
+        if self._unknown is not None:
+            ids, owner = ids[ids != self._unknown], owner[ids != self._unknown]
+        if len(ids) > self.max_length:
+            return InputTooLong(
+                f"{name} has {len(ids)} tokens in all its parts, but this model takes at most {self.max_length} "
+                "in one context. Send fewer parts."
+            )
         spans = []
         for part in range(len(texts)):
             [places] = np.nonzero(owner == part)
             if not len(places):
                 return InvalidRequest(f"{name}: part {part} holds no text to embed")
             spans.append((places[0], places[-1] + 1))
-        ids = np.array(encoding.ids, dtype=np.int32)
         return Sequence(ids, outputs=("tokens",), spans=np.array(spans, dtype=np.int32))
 
     def _long(self, text: str, truncate: Truncate, pool_start: int, name: str) -> Sequence | LemniError:
@@ -243,7 +249,7 @@ class Tokenizer:
         return dataclasses.replace(sequence, ids=self._cut(sequence.ids, truncate, limit), truncated=True)
 
     def _cut(self, ids: NDArray[Any], truncate: Truncate, limit: int | None = None) -> NDArray[Any]:
-        """Cut to the limit or the maximum length, but keep a special token at either end, as the tokenizer itself would."""
+        """Cut to the limit or the maximum length, but keep a special token at either end, as the library would."""
         first = ids[:1] if int(ids[0]) in self._special_ids else ids[:0]
         last = ids[-1:] if int(ids[-1]) in self._special_ids else ids[:0]
         body = ids[len(first) : len(ids) - len(last)]
@@ -258,15 +264,15 @@ class Tokenizer:
             "Shorten it, or let the server truncate it."
         )
 
-    def estimate(self, item: str | Seq[int], prompt: str = "") -> int:
-        """A guess at the tokens of an item, without tokenising; at least 1."""
+    def estimate(self, item: str | Seq[int], prompt: str = "", *, whole: bool = False) -> int:
+        """A guess at the tokens of an item, without tokenising; at least 1. `whole`: nothing will be cut off."""
         if isinstance(item, str):
             tokens = (len(prompt) + len(item)) // _CHARACTERS_PER_TOKEN_GUESS + 2
         else:
             if error := no_item(item, "an item"):
                 raise error
             tokens = len(item)
-        return max(1, min(tokens, self.max_length))
+        return max(1, tokens if whole else min(tokens, self.max_length))
 
 
 def _copy(library: Any) -> Any:
