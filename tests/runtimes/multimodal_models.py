@@ -69,9 +69,10 @@ class Model:
         return self.lemni.finish(rows, Request(items, options, tasks=(task or self.task,)))
 
 
-def open_model(folder: Path, reference: Any, media: MediaSettings | None = None, **settings: Any) -> Model:
+def open_model(folder: Path, media: MediaSettings | None = None, **settings: Any) -> Model:
     wanted = ModelSettings.model_validate({"model": str(folder), "device": "cpu", **settings})
     model = load_model(wanted, HubSettings(offline=True), EngineSettings(threads=1), media)
+    reference = getattr(transformers, model.card.architecture)
     return Model(folder, model, reference.from_pretrained(folder).eval())
 
 

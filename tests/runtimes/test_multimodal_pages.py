@@ -15,18 +15,11 @@ from tests.runtimes.multimodal_models import TEXTS, TOLERANCE, Model, far, open_
 
 torch = pytest.importorskip("torch")
 
-CLASSES = {
-    "colpali": transformers.ColPaliForRetrieval,
-    "colqwen2": transformers.ColQwen2ForRetrieval,
-    "colqwen2.5": transformers.ColQwen2ForRetrieval,
-    "colmodernvbert": transformers.ColModernVBertForRetrieval,
-}
 
-
-@pytest.fixture(scope="module", params=list(CLASSES))
+@pytest.fixture(scope="module", params=["colpali", "colqwen2", "colqwen2.5", "colmodernvbert"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tiny.SAVERS[request.param](tmp_path_factory.mktemp("pages"))
-    return open_model(folder, CLASSES[request.param])
+    return open_model(folder)
 
 
 def _expected(model: Model, item: Item) -> np.ndarray:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import transformers
 
 from lemni.config import MediaSettings
 from lemni.errors import ConfigError, ModelLoadError
@@ -18,13 +17,6 @@ from tests.runtimes.multimodal_models import TEXTS, TOLERANCE, Model, far, open_
 
 torch = pytest.importorskip("torch")
 
-CLASSES = {
-    "clip": transformers.CLIPModel,
-    "siglip": transformers.SiglipModel,
-    "siglip2": transformers.Siglip2Model,
-    "chinese_clip": transformers.ChineseCLIPModel,
-    "clap": transformers.ClapModel,
-}
 SOUNDS = ((1.0, 48_000, 1), (0.3, 16_000, 2), (9.99, 48_000, 1))
 """Seconds, rate and channels."""
 
@@ -37,7 +29,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         tiny.save_clap(folder, fusion=True)
     else:
         tiny.SAVERS[name](folder)
-    return open_model(folder, CLASSES[name])
+    return open_model(folder)
 
 
 def _items(model: Model) -> list[Item]:
@@ -95,7 +87,7 @@ def test_the_card_says_what_it_takes(model: Model) -> None:
 def test_long_sounds_are_cut_as_transformers_would_in_the_middle(
     fusion: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = open_model(tiny.save_clap(tmp_path, fusion=fusion), transformers.ClapModel)
+    model = open_model(tiny.save_clap(tmp_path, fusion=fusion))
     sound = Audio(tiny.sound(12.5))
     [row], [again] = model.rows([sound]), model.rows([sound])
     assert np.array_equal(row, again)
@@ -108,7 +100,7 @@ def test_long_sounds_are_cut_as_transformers_would_in_the_middle(
 
 
 def test_half_precision_is_computed_in_half_precision(tmp_path: Path) -> None:
-    model = open_model(tiny.save_clip(tmp_path), transformers.CLIPModel, dtype="bfloat16")
+    model = open_model(tiny.save_clip(tmp_path), dtype="bfloat16")
     items: list[Item] = ["a cat", *pictures()[:2]]
     rows = model.rows(items)
     assert all(row.dtype == np.float32 for row in rows)
@@ -118,7 +110,7 @@ def test_half_precision_is_computed_in_half_precision(tmp_path: Path) -> None:
 def test_texts_cannot_be_longer_than_the_tower(tmp_path: Path) -> None:
     tiny.save_clip(tmp_path)
     with pytest.raises(ConfigError, match="64 tokens"):
-        open_model(tmp_path, transformers.CLIPModel, max_length=65)
+        open_model(tmp_path, max_length=65)
 
 
 def test_a_missing_weight_is_an_error(tmp_path: Path) -> None:
@@ -129,4 +121,4 @@ def test_a_missing_weight_is_an_error(tmp_path: Path) -> None:
     del weights["text_model.pooler.dense.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelLoadError, match=r"text_model\.pooler\.dense\.weight"):
-        open_model(tmp_path, transformers.ClapModel)
+        open_model(tmp_path)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import transformers
 
 import lemni
 from lemni import hub
@@ -24,6 +24,7 @@ from lemni.errors import (
     MissingExtra,
     ModelLoadError,
 )
+from lemni.tasks.feature_memory import FeatureMemory
 from lemni.types import Audio, Chunks, Image, Item, Mixed, Options, Pair
 from tests import tiny_multimodal as tiny
 from tests.runtimes.multimodal_models import TOLERANCE, Model, open_model, opened, pictures
@@ -34,18 +35,18 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return open_model(tiny.save_clip(tmp_path_factory.mktemp("clip")), transformers.CLIPModel)
+    return open_model(tiny.save_clip(tmp_path_factory.mktemp("clip")))
 
 
 @pytest.fixture(scope="module")
 def clap(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return open_model(tiny.save_clap(tmp_path_factory.mktemp("clap")), transformers.ClapModel)
+    return open_model(tiny.save_clap(tmp_path_factory.mktemp("clap")))
 
 
 @pytest.fixture(scope="module")
 def colqwen(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tiny.save_colqwen2(tmp_path_factory.mktemp("colqwen"))
-    return open_model(folder, transformers.ColQwen2ForRetrieval)
+    return open_model(folder)
 
 
 def test_vectors_have_unit_length_and_are_cut(clip: Model) -> None:
@@ -157,7 +158,7 @@ def test_a_bad_sound_fails_alone(clap: Model) -> None:
 
 def test_limits_of_the_settings_hold(tmp_path: Path) -> None:
     media = MediaSettings(max_image_megapixels=0.01)
-    model = open_model(tiny.save_clip(tmp_path), transformers.CLIPModel, media)
+    model = open_model(tiny.save_clip(tmp_path), media)
     small, large = model.encode([Image(tiny.picture(100, 100)), Image(tiny.picture(101, 100))])
     assert len(small) == 1
     assert "input[1]: the image has 101 x 100 pixels" in large.message
@@ -165,7 +166,7 @@ def test_limits_of_the_settings_hold(tmp_path: Path) -> None:
 
 def test_an_image_with_more_tokens_than_the_limit_is_refused(tmp_path: Path) -> None:
     folder = tiny.save_colqwen2(tmp_path)
-    model = open_model(folder, transformers.ColQwen2ForRetrieval, max_length=38)
+    model = open_model(folder, max_length=38)
     small, large = model.encode([Image(tiny.picture(56, 56)), Image(tiny.picture(280, 70))])
     assert len(small) == 1
     assert isinstance(large, InputTooLong)
@@ -216,6 +217,41 @@ def test_threads_share_a_processor(colqwen: Model) -> None:
     assert [one[2] for one in found[:7]] == [one[2] for one in expected]
 
 
+@pytest.mark.parametrize("save", [tiny.save_clip, tiny.save_colmodernvbert, tiny.save_clap])
+def test_over_the_memory_for_features_rows_are_the_same(
+    save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = open_model(save(tmp_path))
+    is_clap = "audio" in model.lemni.card.modalities
+    media = [Audio(tiny.sound(0.2, seed=seed)) for seed in range(3)] if is_clap else pictures()[:3]
+    expected = model.rows(media)
+    monkeypatch.setattr(sys.modules["lemni.tasks.multimodal"], "FeatureMemory", lambda: FeatureMemory(0))
+    starved = open_model(tmp_path)
+    [[first], *_] = starved.encode(media)
+    assert not isinstance(first.features.arrays, dict)
+    for row, same in zip(starved.rows(media), expected, strict=True):
+        assert np.array_equal(row, same)
+
+
+def test_memory_for_features_is_given_back() -> None:
+    memory = FeatureMemory(100)
+
+    def arrays() -> dict[str, np.ndarray]:
+        return {"a": np.ones(10, np.float32), "b": np.ones(4, np.int64)}
+
+    kept = memory.keep(arrays(), arrays)
+    assert isinstance(kept, dict)
+    assert memory.used_bytes == 72
+    later = memory.keep(arrays(), arrays)
+    assert not isinstance(later, dict)
+    assert memory.used_bytes == 72
+    assert (list(later), len(later), later["b"].sum()) == (["a", "b"], 2, 4)
+    assert later["a"] is later["a"]
+    del kept
+    assert memory.used_bytes == 0
+    assert isinstance(memory.keep(arrays(), arrays), dict)
+
+
 def test_the_library_embeds_images(clip: Model) -> None:
     items: list[Item] = ["a cat", *pictures(), pictures()[0]]
     with lemni.load(str(clip.folder), device="cpu", threads=1, max_image_megapixels=1) as model:
@@ -239,10 +275,10 @@ def test_a_folder_of_sentence_transformers_is_recognised(tmp_path: Path, clip: M
 def test_without_sentencepiece_tokenizer_json_serves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "lemni")
     tiny.save_siglip(tmp_path)
-    expected = open_model(tmp_path, transformers.SiglipModel).encode(["A cat", "x" * 40])
+    expected = open_model(tmp_path).encode(["A cat", "x" * 40])
     file = tmp_path / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "tokenizer_class": "SiglipTokenizer"}))
-    found = open_model(tmp_path, transformers.SiglipModel).encode(["A cat", "x" * 40])
+    found = open_model(tmp_path).encode(["A cat", "x" * 40])
     assert "read from tokenizer.json" in caplog.text
     assert [one.ids.tolist() for [one] in found] == [one.ids.tolist() for [one] in expected]
 

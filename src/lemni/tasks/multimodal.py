@@ -7,6 +7,7 @@ Texts take the way of every text model, with the templates of the model's own pr
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
@@ -21,6 +22,7 @@ from lemni.hub.spec import ModelSpec
 from lemni.runtimes.base import Heads
 from lemni.tasks.base import Loaded, Parts, TaskModel
 from lemni.tasks.dense import DenseTask
+from lemni.tasks.feature_memory import FeatureMemory
 from lemni.tasks.pairwise import Pairwise
 from lemni.tasks.processors import Media, PageImages, Sounds, TowerImages, need, pretrained
 from lemni.tasks.similarity import maxsim, unit_length
@@ -29,6 +31,7 @@ from lemni.tasks.tokenizer import Named, Tokenizer
 from lemni.types import (
     Audio,
     Chunks,
+    Features,
     Image,
     InputType,
     Item,
@@ -129,6 +132,7 @@ class Inputs:
         self._name = name
         self._media = media
         self._type = {"image": Image, "audio": Audio}[media.modality]
+        self._memory = FeatureMemory()
 
     def plain(self, item: Item) -> str | Seq[int] | Image | Audio:
         """The item, or the one part of it. Raises InvalidRequest."""
@@ -173,7 +177,10 @@ class Inputs:
             one = self._media(item.data, truncate)
         except InvalidRequest as error:
             return type(error)(f"{name}: {error.message}")
-        return [Sequence(one.ids, (output,), truncated=one.truncated, features=one.features, size=one.size)]
+        arrays = self._memory.keep(one.arrays, lambda: self._media(item.data, truncate).arrays)
+        # A model has one processor, for one modality besides text: equal bytes are equal arrays.
+        features = Features(arrays, hashlib.blake2b(item.data, digest_size=16).digest())
+        return [Sequence(one.ids, (output,), truncated=one.truncated, features=features, size=one.size)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ tokenising threads call it. References: the processors of transformers (extra `t
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from lemni.config import MediaSettings
 from lemni.errors import InputTooLong, InvalidRequest, ModelLoadError, missing_extra
 from lemni.media.audio import decode_audio
 from lemni.media.images import decode_image
-from lemni.types import Features, Modality, Truncate
+from lemni.tasks.feature_memory import Arrays
+from lemni.types import Modality, Truncate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,12 +33,13 @@ class Prepared:
 
     Attributes:
         ids: int32 [tokens] around it; one that is not looked at where the model reads no text with it.
+        arrays: the processor's, by name, without a batch axis.
         size: patches or tokens that are computed.
         truncated: whether a part of it is not looked at.
     """
 
     ids: NDArray[np.int32]
-    features: Features
+    arrays: Arrays
     size: int
     truncated: bool = False
 
@@ -71,14 +72,14 @@ class TowerImages:
         self._processor = pretrained("AutoImageProcessor", folder)
         self._patch_size = patch_size
         self._media = media
-        self.typical = self._prepared(_probe(), b"").size
+        self.typical = self._prepared(_probe()).size
 
     def __call__(self, data: bytes, truncate: Truncate) -> Prepared:
-        return self._prepared(decode_image(data, self._media), data)
+        return self._prepared(decode_image(data, self._media))
 
-    def _prepared(self, image: Image, data: bytes) -> Prepared:
+    def _prepared(self, image: Image) -> Prepared:
         arrays = _without_batch(_refusing(self._processor, images=[image], return_tensors="pt"))
-        return Prepared(_NO_IDS, _features(arrays, data), patches(arrays["pixel_values"], self._patch_size))
+        return Prepared(_NO_IDS, arrays, patches(arrays["pixel_values"], self._patch_size))
 
 
 class PageImages:
@@ -97,24 +98,26 @@ class PageImages:
         self._max_length = max_length
         self._media = media
         # This first use also brings the tokenizer into the state in which threads may share it.
-        self.typical = self._prepared(_probe(), b"").size
+        self.typical = self._prepared(_probe()).size
 
     def __call__(self, data: bytes, truncate: Truncate) -> Prepared:
-        prepared = self._prepared(decode_image(data, self._media), data)
+        prepared = self._prepared(decode_image(data, self._media))
         if len(prepared.ids) > self._max_length:
             raise InputTooLong(
                 f"the image becomes {len(prepared.ids)} tokens, but this model takes at most {self._max_length}"
             )
         return prepared
 
-    def _prepared(self, image: Image, data: bytes) -> Prepared:
+    def _prepared(self, image: Image) -> Prepared:
         arrays = _without_batch(_refusing(self._processor.process_images, images=[image]))
         ids = arrays.pop("input_ids").astype(np.int32)
         for name in ("attention_mask", "token_type_ids", "labels"):
             arrays.pop(name, None)
+        if "pixel_attention_mask" in arrays:  # a number of 8 bytes per pixel
+            arrays["pixel_attention_mask"] = arrays["pixel_attention_mask"].astype(np.bool_)
         # The image's own encoder sees more patches than the sequence has tokens for them.
         size = max(len(ids), patches(arrays["pixel_values"], self._patch_size))
-        return Prepared(ids, _features(arrays, data), size)
+        return Prepared(ids, arrays, size)
 
 
 class Sounds:
@@ -148,7 +151,7 @@ class Sounds:
             start = (len(samples) - longest) // 2
             samples = samples[start : start + longest]
         arrays = _without_batch(_refusing(self._extractor, samples, sampling_rate=rate_hz, return_tensors="pt"))
-        return Prepared(_NO_IDS, _features(arrays, data), self.typical, truncated)
+        return Prepared(_NO_IDS, arrays, self.typical, truncated)
 
 
 def need(module: str, package: str, extra: str, folder: Path) -> None:
@@ -195,12 +198,8 @@ def _refusing(processor: Any, *args: Any, **kwargs: Any) -> Any:
 def _without_batch(found: Any) -> dict[str, NDArray[Any]]:
     """The arrays of one item, floats as float32."""
     arrays = {name: np.asarray(array)[0] for name, array in found.items()}
-    return {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in arrays.items()}
-
-
-def _features(arrays: dict[str, NDArray[Any]], data: bytes) -> Features:
-    # Images and sounds never meet in one model, and it has one processor: the bytes are enough.
-    return Features(arrays, hashlib.blake2b(data, digest_size=16).digest())
+    floats = {name: array.astype(np.float32, copy=False) for name, array in arrays.items() if array.dtype.kind == "f"}
+    return {**arrays, **floats}
 
 
 def _probe() -> Image:
