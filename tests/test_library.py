@@ -16,7 +16,7 @@ import pytest
 from scipy.stats import spearmanr
 
 import lemni
-import lemni.library
+import lemni.library.embedder
 from lemni.errors import ConfigError, DeadlineExceeded, InputTooLong, InvalidRequest, ModelNotFound, Unavailable
 from lemni.hub import ModelFiles
 from tests.shared import STSB, stsb
@@ -125,7 +125,7 @@ def test_closed_is_closed(minilm: ModelFiles) -> None:
 
 
 @pytest.mark.usefixtures("minilm")
-@pytest.mark.parametrize("module", [lemni.library])
+@pytest.mark.parametrize("module", [lemni.library.embedder])
 def test_examples_in_docstrings(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
     assert doctest.testmod(module).attempted > 0  # type: ignore[arg-type]
@@ -220,7 +220,7 @@ def test_closing_frees_the_weights(minilm: ModelFiles) -> None:
 
 def test_cut_texts_are_never_silent(model: lemni.Embedder, caplog: pytest.LogCaptureFixture) -> None:
     model.embed(["short", "word " * 300, "word " * 400])
-    assert "2 of 3 texts were cut to 256 tokens" in caplog.text
+    assert "2 of 3 inputs were cut to 256 tokens" in caplog.text
     caplog.clear()
     model.embed(["short"])
     assert caplog.text == ""

@@ -81,7 +81,10 @@ def test_serving_on_a_cpu_needs_no_torch() -> None:
 
 def test_public_names() -> None:
     assert sorted(lemni.__all__) == sorted(
-        ["Embedder", "Engine", "LemniError", "ModelCard", "Options", "Request", "Result", "load"]
+        [
+            *("Audio", "Chunks", "Embedder", "Engine", "Image", "LemniError", "Mixed", "ModelCard"),
+            *("Options", "Pair", "Request", "Result", "SparseVector", "load"),
+        ]
     )
     for name in lemni.__all__:
         assert getattr(lemni, name).__name__ == name

@@ -1,4 +1,4 @@
-"""Lemni turns texts into vectors: one server, one library.
+"""Lemni turns text, images and audio into vectors, scores and labels: one server, one library.
 
     import lemni
 
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from lemni.engine import Engine
     from lemni.errors import LemniError
     from lemni.library import Embedder, load
-    from lemni.types import ModelCard, Options, Request, Result
+    from lemni.types import Audio, Chunks, Image, Mixed, ModelCard, Options, Pair, Request, Result, SparseVector
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Audio": "lemni.types",
+    "Chunks": "lemni.types",
+    "Image": "lemni.types",
+    "Mixed": "lemni.types",
+    "Pair": "lemni.types",
+    "SparseVector": "lemni.types",
     "Options": "lemni.types",
     "Result": "lemni.types",
     "Embedder": "lemni.library",
@@ -32,7 +38,22 @@ _HOMES = {
     "load": "lemni.library",
 }
 
-__all__ = ["Embedder", "Engine", "LemniError", "ModelCard", "Options", "Request", "Result", "load"]
+__all__ = [
+    "Audio",
+    "Chunks",
+    "Embedder",
+    "Engine",
+    "Image",
+    "LemniError",
+    "Mixed",
+    "ModelCard",
+    "Options",
+    "Pair",
+    "Request",
+    "Result",
+    "SparseVector",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lemni.errors import InvalidRequest
 from lemni.server.body import kind_of
 from lemni.server.call import Call
@@ -54,14 +51,6 @@ async def rerank(
             raise InvalidRequest("queries and documents are texts or images")
         pairs.append(Pair(first, item))  # type: ignore[arg-type]
     return await call.run(card, pairs, options, tasks=("score",), field=field, priority=priority, deadline_s=deadline_s)
-
-
-def ranked(scores: NDArray[np.float32], top_n: int | None = None) -> list[tuple[int, float]]:
-    """(index, score), the best first, equal ones in their order; the first `top_n` if that is over 0."""
-    order = np.argsort(-scores, kind="stable")
-    if top_n is not None and top_n > 0:
-        order = order[:top_n]
-    return [(int(place), float(scores[place])) for place in order]
 
 
 def _fields(document: Any, rank_fields: Seq[str], name: str) -> Raw:

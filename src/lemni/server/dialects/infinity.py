@@ -20,8 +20,9 @@ from lemni.server.content import Raw, RawAudio, RawImage, content_of
 from lemni.server.dialect import Dialect, Operation
 from lemni.server.dialects.openai import error_body
 from lemni.server.inputs import EncodingField, TruncateField, check_count, checked, lower, side_of, texts_of
-from lemni.server.reranking import documents_of, ranked, rerank
+from lemni.server.reranking import documents_of, rerank
 from lemni.server.rows import base64_rows, float_rows, off_the_loop
+from lemni.tasks.ranking import ranked
 from lemni.types import Modality, ModelCard, Options, Result, Task
 
 _MODEL = "A name from /models; may be left out if only one model can do this."

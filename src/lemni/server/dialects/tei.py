@@ -24,8 +24,9 @@ from lemni.server.dialects.tei_errors import Empty, error_body, status_of
 from lemni.server.dialects.tei_options import info, predict_inputs, predictions, score_activation, truncate_of
 from lemni.server.dialects.tokens import decoded, ids_of, tokenized
 from lemni.server.inputs import checked, items_of, texts_of
-from lemni.server.reranking import ranked, rerank
+from lemni.server.reranking import rerank
 from lemni.server.rows import float_rows, off_the_loop, sparse_pair_rows
+from lemni.tasks.ranking import ranked
 from lemni.types import Item, ModelCard, Options, Pair, Result, Task
 
 

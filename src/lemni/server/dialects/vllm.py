@@ -30,8 +30,9 @@ from lemni.server.dialects.vllm_schemas import (
     TokenizeBody,
 )
 from lemni.server.inputs import checked, items_of
-from lemni.server.reranking import documents_of, ranked, rerank
+from lemni.server.reranking import documents_of, rerank
 from lemni.server.rows import base64_string, float_rows, off_the_loop, raw_rows, row_bytes
+from lemni.tasks.ranking import ranked
 from lemni.types import Activation, ModelCard, Options, Pair, Result, Task
 
 
