@@ -36,9 +36,10 @@ def engine(minilm: hub.ModelFiles) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def server(engine: Engine) -> Iterator[str]:
+def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a server that wants the key and takes 8 items at most."""
-    with listening(create_app(loaded(engine), server_settings(api_key=KEY, max_items=8))) as url:
+    cache = tmp_path_factory.mktemp("cache")
+    with listening(create_app(loaded(engine), server_settings(api_key=KEY, max_items=8), cache_dir=cache)) as url:
         yield url
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -53,9 +54,15 @@ def real_engine(minilm: hub.ModelFiles) -> Iterator[Engine]:
     model.close()
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where servers of tests keep int8 ranges."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-async def real(real_engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
+async def real(real_engine: Engine, cache: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Of a server over the real default model, with small limits."""
-    app = create_app(loaded(real_engine), server_settings(max_items=8, max_body_mib=1))
+    app = create_app(loaded(real_engine), server_settings(max_items=8, max_body_mib=1), cache_dir=cache)
     async with client_of(app) as client:
         yield client
