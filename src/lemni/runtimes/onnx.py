@@ -41,6 +41,9 @@ _POOLER = "pooler_output"
 # What a pooled output is, by the first of these that the model's kind has a head for.
 _POOLED: tuple[Output, ...] = ("dense", "logits", "terms")
 
+# Heads that only vectors of tokens can serve; the pooled vectors of such a model are not enough.
+_BY_TOKEN: frozenset[Output] = frozenset(("token_weights", "multi_vector"))
+
 Feed = dict[str, NDArray[Any]]
 Infer = Callable[[Feed], NDArray[np.float32]]
 
@@ -89,7 +92,8 @@ class ONNXBackend:
         path = blueprint.spec.onnx
         if path is None:
             raise ModelLoadError(f"{blueprint.spec.files.id} has no ONNX file; choose another runtime")
-        self._session: Session | None = open_session(path, options)
+        by_token = not _BY_TOKEN.isdisjoint(blueprint.heads)
+        self._session: Session | None = open_session(path, options, by_token=by_token)
         logger.info("%s: runs on %s, output %r", path.name, self._session.engine, self._session.output.name)
         self.device = "cpu"
         self.dtype = self._session.dtype
@@ -186,14 +190,15 @@ class ONNXRuntime:
         return {name: fills[_INPUTS[name]](dtype) for name, dtype in self._inputs.items()}
 
 
-def choose_output(outputs: Seq[GraphOutput], path: Path) -> GraphOutput:
-    """The output that the vectors are taken from: see the module's own words.
+def choose_output(outputs: Seq[GraphOutput], path: Path, *, by_token: bool = False) -> GraphOutput:
+    """The output that the vectors are taken from: see the module's own words; with `by_token` those of tokens first.
 
     Raises:
         ModelLoadError: none has two or three axes.
     """
     by_name = {output.name: output for output in outputs}
-    for names, axes in ((_SENTENCE, 2), (_TOKENS, 3)):
+    named = [(_SENTENCE, 2), (_TOKENS, 3)]
+    for names, axes in reversed(named) if by_token else named:
         for name in names:
             if name in by_name and by_name[name].axes in (axes, None):
                 return GraphOutput(name, axes)
@@ -211,15 +216,15 @@ def check_inputs(names: Iterable[str], path: Path) -> None:
         raise ModelLoadError(f"{path}: unknown input {unknown[0]!r}; known are {', '.join(_INPUTS)}")
 
 
-def open_session(path: Path, options: BackendOptions) -> Session:
+def open_session(path: Path, options: BackendOptions, *, by_token: bool = False) -> Session:
     """The file on OpenVINO if that can run it, else on ONNX Runtime; the log says why."""
     try:
-        return OpenVINOSession(path, options)
+        return OpenVINOSession(path, options, by_token=by_token)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
     logger.warning("%s: OpenVINO cannot run it, so ONNX Runtime is used: %s", path, reason)
     try:
-        return ONNXRuntimeSession(path, options)
+        return ONNXRuntimeSession(path, options, by_token=by_token)
     except ImportError:
         raise missing_extra("onnxruntime", "onnx", f"{path}, which OpenVINO cannot run ({reason}),") from None
 
@@ -229,7 +234,7 @@ class OpenVINOSession:
 
     engine = "OpenVINO"
 
-    def __init__(self, path: Path, options: BackendOptions) -> None:
+    def __init__(self, path: Path, options: BackendOptions, *, by_token: bool = False) -> None:
         import openvino as ov
 
         core = ov.Core()
@@ -240,7 +245,9 @@ class OpenVINOSession:
         self.inputs = {port.any_name: port.element_type.to_dtype() for port in model.inputs}
         check_inputs(self.inputs, path)
         self.output = choose_output(
-            [GraphOutput(p.any_name, _axes(p.partial_shape)) for p in model.outputs if p.element_type.is_real()], path
+            [GraphOutput(p.any_name, _axes(p.partial_shape)) for p in model.outputs if p.element_type.is_real()],
+            path,
+            by_token=by_token,
         )
         self.positions = _positions(model)
         # Other outputs are cut off, so that nothing is computed for them.
@@ -261,7 +268,7 @@ class ONNXRuntimeSession:
     dtype = "float32"
     positions: int | None = None
 
-    def __init__(self, path: Path, options: BackendOptions) -> None:
+    def __init__(self, path: Path, options: BackendOptions, *, by_token: bool = False) -> None:
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
@@ -279,7 +286,7 @@ class ONNXRuntimeSession:
         self.inputs = {port.name: _ORT_TYPES[port.type] for port in ports}
         floats = [port for port in self._session.get_outputs() if port.type in _ORT_FLOATS]
         outputs = [GraphOutput(port.name, len(port.shape) or None) for port in floats]
-        self.output = choose_output(outputs, path)
+        self.output = choose_output(outputs, path, by_token=by_token)
 
     def replica(self) -> Infer:
         name = self.output.name
