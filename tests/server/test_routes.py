@@ -243,6 +243,9 @@ async def test_documentation_covers_every_route_and_its_examples_work(real: http
         body = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         fields = [schema["properties"].keys() for schema in body["schema"].get("anyOf", [body["schema"]])]
         assert any({"input", "model", "dimensions", "encoding_format", "truncate"} <= names for names in fields)
+        errors = schema["paths"][path]["post"]["responses"]["400"]["content"]["application/json"]["schema"]
+        shapes = [one.get("properties", {}).get("error", {}) for one in errors.get("anyOf", [errors])]
+        assert any({"message", "type", "param", "code"} <= one.get("properties", {}).keys() for one in shapes)
         examples = [one for name, one in body["examples"].items() if name.startswith("OpenAI: ")]
         assert len(examples) >= 3
         for example in examples:

@@ -55,6 +55,7 @@ class Dialect:
         error_body: the JSON of an error as this dialect's clients read it.
         status: the HTTP status of an error, where the dialect has its own ideas.
         prefix: begins the paths that are its own even where there is no route, such as "/api/".
+        error: schema of what `error_body` writes, for /docs.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Dialect:
     error_body: Callable[[LemniError], bytes]
     status: Callable[[LemniError], int] = lambda error: error.status
     prefix: str | None = None
+    error: type[BaseModel] | dict[str, Any] | None = None
 
 
 def has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:

@@ -25,12 +25,11 @@ _ERRORS = {
 
 def documentation(method: str, path: str, owners: list[tuple[Dialect, Operation]]) -> dict[str, Any]:
     """Keyword arguments of the route."""
-    operations = [operation for _, operation in owners]
-    extra: dict[str, Any] = {"parameters": _parameters(path), "responses": _responses(method, operations)}
+    extra: dict[str, Any] = {"parameters": _parameters(path), "responses": _responses(method, owners)}
     if method == "POST":
         extra["requestBody"] = _request_body(owners)
     return {
-        "summary": operations[0].summary,
+        "summary": owners[0][1].summary,
         "description": "\n\n".join(_described(owners)),
         "tags": list(dict.fromkeys(dialect.name for dialect, _ in owners)),
         "operation_id": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
@@ -52,20 +51,28 @@ def _request_body(owners: list[tuple[Dialect, Operation]]) -> dict[str, Any]:
         for dialect, one in owners
         for name, example in one.examples.items()
     }
-    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas} if schemas else {"type": "object"}
+    schema = _any_of(schemas) if schemas else {"type": "object"}
     return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
 
 
-def _responses(method: str, operations: list[Operation]) -> dict[str, Any]:
+def _responses(method: str, owners: list[tuple[Dialect, Operation]]) -> dict[str, Any]:
     content: dict[str, list[dict[str, Any]]] = {}
-    for one in operations:
+    for _, one in owners:
         content.setdefault(one.media_type, []).append({} if one.answer is None else _schema(one.answer))
-    good = {media: {"schema": found[0] if len(found) == 1 else {"anyOf": found}} for media, found in content.items()}
+    good = {media: {"schema": _any_of(found)} for media, found in content.items()}
+    bodies = [{"type": "object"} if dialect.error is None else _schema(dialect.error) for dialect, _ in owners]
+    bad = {"application/json": {"schema": _any_of(bodies)}}
     errors = _ERRORS if method == "POST" else {status: _ERRORS[status] for status in ("401", "404", "503")}
     answers: dict[str, Any] = {"200": {"description": "Done.", "content": good}}
     for status, description in errors.items():
-        answers[status] = {"description": description, "content": {"application/json": {"schema": {"type": "object"}}}}
+        answers[status] = {"description": description, "content": bad}
     return answers
+
+
+def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """The schema of what fits one of them."""
+    different = [schema for place, schema in enumerate(schemas) if schema not in schemas[:place]]
+    return different[0] if len(different) == 1 else {"anyOf": different}
 
 
 def _parameters(path: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from lemni.errors import InvalidRequest, LemniError
 from lemni.server.call import Call, json_response, truncation_header
 from lemni.server.content import Raw, content_of
 from lemni.server.dialect import Dialect, Operation, has
-from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Model, ModelList
+from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Error, Model, ModelList
 from lemni.server.inputs import check_count, checked, items_of, side_of
 from lemni.server.rows import base64_rows, float_rows, off_the_loop, sparse_rows
 from lemni.types import ModelCard, Options, Result, Task
@@ -191,4 +191,5 @@ DIALECT = Dialect(
         ),
     ),
     error_body,
+    error=Error,
 )
