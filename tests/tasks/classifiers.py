@@ -89,7 +89,7 @@ def tokenizer(kind: str, **options: Any) -> Any:
     options = {"model_max_length": 64, **options}
     if kind == "bert":
         return hf.BertTokenizer(vocab={**VOCABULARY, "[MASK]": len(VOCABULARY)}, **options)
-    letters = [*LETTERS, "Ġ", *LETTERS.upper()]
+    letters = [*LETTERS, "Ġ", *LETTERS.upper(), ".", ":"]
     if kind == "roberta":
         specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
         vocabulary = {token: index for index, token in enumerate([*specials, *letters, "th", "the"])}
