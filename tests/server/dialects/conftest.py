@@ -1,4 +1,4 @@
-"""Tiny random models behind one server: "prompted" embeds with prompts, "clip" images too, "labels" and "tags" classify."""
+"""Tiny random models behind one server: "prompted" embeds with prompts, "clip" images too, "labels" and "tags" label."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.tiny_multimodal import save_clip
 PROMPTS = {"query": "ask ", "document": "tell ", "classification": "sort "}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def zoo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("zoo")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def zoo_engine(zoo_folder: Path) -> Iterator[Engine]:
     from sentence_transformers.models import Pooling
 
