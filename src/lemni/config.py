@@ -137,6 +137,9 @@ class ServerSettings(_Settings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(7997, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of the gRPC API (TEI's); 0 picks a free one, none if not given."
+    )
     api_key: str | None = Field(
         None, min_length=1, repr=False, description="Bearer token that clients must send; none if not given."
     )

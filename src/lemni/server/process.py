@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -19,6 +20,9 @@ from lemni.server.errors import log
 from lemni.server.models import Loaded
 from lemni.server.service import Service
 from lemni.types import ModelCard
+
+if TYPE_CHECKING:
+    from lemni.server.grpc.server import GrpcServer
 
 KEEP_ALIVE_S = 75  # longer than load balancers and pooled clients keep an idle connection
 _LAST_ANSWERS_S = 5  # for writing answers once the engine has ended what was too late
@@ -65,10 +69,16 @@ class _Server(uvicorn.Server):
         self._loading = loading
         self._settings = settings
         self._attaching: asyncio.Task[None] | None = None
+        self._grpc: GrpcServer | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         assert sockets is not None
+        if self._settings.grpc_port is not None:
+            from lemni.server.grpc.server import GrpcServer
+
+            self._grpc = GrpcServer(self._service)
+            await self._grpc.start()
         self._attaching = asyncio.create_task(self._attach(sockets[0].getsockname()))
 
     async def _attach(self, address: tuple[str, int]) -> None:
@@ -87,8 +97,14 @@ class _Server(uvicorn.Server):
         if self._attaching is not None:
             self._attaching.cancel()
         ending = asyncio.create_task(self._end_late_requests())
+        calls = asyncio.create_task(self._stop_grpc())
         await super().shutdown(sockets)
+        await calls
         ending.cancel()
+
+    async def _stop_grpc(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop(self._settings.drain_timeout_s + _LAST_ANSWERS_S)
 
     async def _end_late_requests(self) -> None:
         await asyncio.sleep(self._settings.drain_timeout_s)

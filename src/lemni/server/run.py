@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lemni.config import ServerSettings, Settings
 from lemni.errors import ConfigError
+from lemni.server.grpc import check_installed
 
 if TYPE_CHECKING:
     from lemni.server.models import Loaded
@@ -30,6 +31,9 @@ def serve(settings: Settings) -> None:
         SetupError: a model cannot be found or loaded.
     """
     listener = bind(settings.server)
+    if settings.server.grpc_port is not None:
+        check_installed()
+        bind(settings.server, "grpc_port").close()  # its own server binds it, too late for a good message
     loading = _in_a_thread(settings)
     try:
         from lemni.server.process import run
@@ -47,9 +51,9 @@ def serve(settings: Settings) -> None:
         os._exit(0)
 
 
-def bind(settings: ServerSettings) -> socket.socket:
-    """A listening socket; port 0 takes a free port. Raises ConfigError."""
-    host, port = settings.host, settings.port
+def bind(settings: ServerSettings, option: str = "port") -> socket.socket:
+    """A listening socket on the port that a setting names; 0 takes a free one. Raises ConfigError."""
+    host, port = settings.host, getattr(settings, option)
     try:
         # IPv4 first: "localhost" is 127.0.0.1 to most clients.
         found = sorted(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
@@ -64,7 +68,8 @@ def bind(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} on {host} is in use; choose another with --port, or 0 for any") from error
+            flag = option.replace("_", "-")
+            raise ConfigError(f"port {port} on {host} is in use; choose another with --{flag}, or 0 for any") from error
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listener
 
