@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder
 from transformers import AutoTokenizer
 
 from lemni.errors import ConfigError, InputTooLong, InvalidRequest, LemniError, ModelLoadError, TaskNotSupported
 from lemni.types import Image, Options, Pair, Request
+from tests.families.references import SIZE, jina_bert, jina_shapes, linear, linear_shapes, random_tensors
 from tests.shared import STSB, stsb
-from tests.tasks.classifiers import FAMILIES, FOREIGN, PAIRS, RUNTIMES, ask, load, save_classifier
+from tests.tasks.classifiers import FAMILIES, FOREIGN, PAIRS, RUNTIMES, ask, load, save_classifier, tokenizer
 
 ITEMS = [Pair(first, second) for first, second in PAIRS]
 CE_TINY = STSB.parents[2] / "models" / "ce-tiny"
@@ -258,3 +261,69 @@ def test_a_trained_cross_encoder() -> None:
     expected = CrossEncoder(str(CE_TINY), device="cpu").predict(pairs)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert np.corrcoef(scores, human[:200])[0, 1] > 0.6
+
+
+def test_an_onnx_file(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    saved = save_classifier(tmp_path, "bert")
+    expected = reference(tmp_path)
+    saved.config.return_dict = False
+    ids = torch.tensor([[2, 5, 3, 6, 3], [2, 7, 3, 8, 3]])
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            saved,
+            (ids, torch.ones_like(ids), torch.tensor([[0, 0, 0, 1, 1]] * 2)),
+            str(tmp_path / "model.onnx"),
+            dynamo=False,
+            opset_version=17,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes={name: {0: "batch", 1: "tokens"} for name in names},
+        )
+    (tmp_path / "model.safetensors").unlink()
+    model = load(tmp_path)
+    assert (model.card.runtime, model.card.tasks) == ("onnx", ("score", "classify"))
+    np.testing.assert_allclose(ask(model, ITEMS, "score").scores, expected, atol=1e-5)
+    np.testing.assert_allclose(ask(model, ITEMS, "score", alone=True).scores, expected, atol=1e-5)
+
+
+def test_jina_bert(tmp_path: Path) -> None:
+    tensors = random_tensors(jina_shapes(2, code=False))
+    head = random_tensors({**linear_shapes("pooler.dense", SIZE, SIZE), **linear_shapes("classifier", 1, SIZE)})
+    below = {f"bert.{name}": tensor for name, tensor in {**tensors, **head}.items() if "classifier" not in name}
+    save_file({**below, **{name: head[name] for name in head if "classifier" in name}}, tmp_path / "model.safetensors")
+    config = {
+        "architectures": ["JinaBertForSequenceClassification"],
+        "model_type": "bert",
+        "position_embedding_type": "alibi",
+        "feed_forward_type": "geglu",
+        "hidden_size": SIZE,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 64,
+        "num_labels": 1,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tokens = tokenizer("bert")
+    tokens.save_pretrained(tmp_path)
+    found = tokens([list(pair) for pair in PAIRS], truncation="longest_first")
+    expected = []
+    for ids, types in zip(found["input_ids"], found["token_type_ids"], strict=True):
+        hidden = jina_bert(config, tensors, torch.tensor(ids), torch.tensor(types))
+        pooled = torch.tanh(linear(hidden[0], head, "pooler.dense"))
+        expected.append(torch.sigmoid(linear(pooled, head, "classifier")).item())
+    for runtime in ("openvino", "torch"):
+        model = load(tmp_path, runtime=runtime)
+        np.testing.assert_allclose(ask(model, ITEMS, "score").scores, expected, atol=1e-5)
+
+
+def test_a_chat_template_that_is_not_applied_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_classifier(tmp_path, "qwen3")
+    load(tmp_path)
+    assert "chat template" not in caplog.text
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    load(tmp_path)
+    assert "its chat template is not applied to pairs" in caplog.text

@@ -8,12 +8,14 @@ classifies, pairs too (NLI). Both read a pair as one sequence.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence as Seq
 from typing import Any
 
 import numpy as np
 
 from lemni.errors import ConfigError, InvalidRequest, LemniError, ModelLoadError
+from lemni.hub.jsonfile import read_json
 from lemni.hub.spec import ModelSpec
 from lemni.runtimes.base import Heads
 from lemni.tasks.activations import ACTIVATIONS, Function, Logits, label_activation, score_activation
@@ -38,6 +40,8 @@ from lemni.types import (
     Task,
 )
 
+logger = logging.getLogger(__name__)
+
 _OUTPUTS: tuple[Output, ...] = ("logits",)
 _PROBE = PackedBatch.pack([Sequence(np.zeros(1, dtype=np.int32), _OUTPUTS)])
 
@@ -56,9 +60,20 @@ def load(parts: Parts) -> Loaded:
     inputs = Inputs(parts, tokenizer)
     tasks: dict[Task, TaskModel] = {}
     if len(labels) == 1:
+        if pools_last(parts.spec.model_type) and _has_chat_template(parts.spec):
+            logger.warning(
+                "%s: its chat template is not applied to pairs; clients must send texts in the form it was trained on",
+                parts.name,
+            )
         tasks["score"] = ScoreTask(inputs, score_activation(parts.spec))
     tasks["classify"] = ClassifyTask(inputs, label_activation(parts.spec.config, len(labels)))
     return Loaded(tasks, tokenizer, labels=labels)
+
+
+def _has_chat_template(spec: ModelSpec) -> bool:
+    file = spec.transformer_path / "tokenizer_config.json"
+    inside = file.is_file() and "chat_template" in read_json(file)
+    return inside or (spec.transformer_path / "chat_template.jinja").is_file()
 
 
 def label_names(spec: ModelSpec, count: int) -> tuple[str, ...]:
