@@ -190,7 +190,9 @@ def test_what_only_dense_vectors_have_is_refused(tmp_path: Path) -> None:
 
 def test_a_masked_model_is_sparse_only_where_something_says_so(tmp_path: Path) -> None:
     save_masked(tmp_path / "plain", "bert")
-    assert hub.describe(hub.ModelFiles("plain", tmp_path / "plain", None, "folder")).kind == "dense"
+    spec = hub.describe(hub.ModelFiles("plain", tmp_path / "plain", None, "folder"))
+    assert spec.kind == "dense"
+    assert "--pooling splade" in spec.notes[-1]
     model = load(tmp_path / "plain")
     assert model.card.tasks[0] == "embed"
     model = load(tmp_path / "plain", pooling="splade")
