@@ -1,4 +1,4 @@
-"""Tiny random models behind one server: "prompted" embeds with prompts, "clip" images too, "labels" and "tags" label."""
+"""Tiny random models behind one server: "prompted" embeds with prompts, "clip" images too, two others classify."""
 
 from __future__ import annotations
 
