@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,19 @@ import numpy as np
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from lemni import hub
 from lemni.config import EngineSettings, MediaSettings
 from lemni.engine import Engine
+from lemni.errors import MissingExtra
 from lemni.server.app import create_app
+from lemni.server.grpc import check_installed
 from lemni.server.grpc import tei_pb2 as pb
 from lemni.server.grpc import tei_pb2_grpc as stubs
 from lemni.server.grpc.server import GrpcServer
 from lemni.server.service import Service
 from tests.engine.toy import Gate, ToyModel, engine_of, request
 from tests.server.conftest import client_of
-from tests.server.live import PATIENCE_S, loaded, server_settings
+from tests.server.live import PATIENCE_S, ServerProcess, free_port, loaded, server_settings
 from tests.tasks.classifiers import load, save_classifier
 
 CATS = ["A cat sits on the mat.", "Die Börse fiel.", "", "Cats sleep on the sofa."]
@@ -327,3 +332,56 @@ class TestErrors:
             toy_engine.drain(0)
             call = stubs.EmbedStub(channel).Embed(pb.EmbedRequest(inputs="1"))
             await refused(call, grpc.StatusCode.UNAVAILABLE)
+
+
+class TestProcess:
+    """The whole server."""
+
+    @pytest.fixture
+    def start(self, tmp_path: Path, minilm: hub.ModelFiles) -> Iterator[Any]:
+        started: list[ServerProcess] = []
+
+        def begin(**server: Any) -> ServerProcess:
+            models = [{"model": str(minilm.path), "served_name": "minilm", "device": "cpu"}]
+            settings = {"models": models, "server": {"port": 0, **server}, "engine": {"threads": 1}}
+            started.append(ServerProcess(json.dumps(settings), tmp_path))
+            return started[-1]
+
+        yield begin
+        for process in started:
+            process.close()
+
+    async def test_a_running_stream_is_answered_before_it_ends(self, start: Any) -> None:
+        port = free_port()
+        server = start(grpc_port=port)
+        assert server.announcement().startswith("Lemni is ready")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = stubs.EmbedStub(channel)
+            call = stub.EmbedStream()
+            for at in range(60):
+                await call.write(pb.EmbedRequest(inputs=f"{at} " + "word " * 200))
+            first = await call.read()
+            server.terminate()
+            await call.done_writing()
+            answers = [first, *[await call.read() for _ in range(59)]]
+            assert [len(answer.embeddings) for answer in answers] == [384] * 60
+            await refused(stub.Embed(pb.EmbedRequest(inputs="a")), grpc.StatusCode.UNAVAILABLE)
+        code, errors = server.wait()
+        assert code == 0
+        assert errors.splitlines()[1:] == []  # the first says where gRPC listens
+        assert f"gRPC (tei.v1) on 127.0.0.1 port {port}" in errors
+
+    def test_a_busy_port_is_one_line(self, start: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            code, errors = start(grpc_port=port).wait()
+        assert code == 1
+        assert errors == (
+            f"ConfigError: port {port} on 127.0.0.1 is in use; choose another with --grpc-port, or 0 for any\n"
+        )
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(check_installed.__globals__, "_PACKAGES", {"grpc_nothing.here": "grpcio-nothing"})
+    with pytest.raises(MissingExtra, match=r"grpc_port needs the package 'grpcio-nothing'.*lemni\[grpc\]"):
+        check_installed()
