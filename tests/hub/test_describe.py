@@ -391,7 +391,6 @@ TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}
         ("modules.json", [TRANSFORMER, {"path": "9_P", "type": POOLING}], r"9_P/config\.json: cannot be read"),
         ("1_Pooling/config.json", {"pooling_mode": "median"}, r"unknown pooling mode 'median'; known are cls, mean"),
         ("2_Dense/config.json", {"in_features": 32}, "in_features and out_features must be numbers"),
-        ("2_Dense/config.json", {"use_residual": True}, "Dense with use_residual is not supported"),
         ("2_Dense/config.json", {"module_input_name": "token_embeddings"}, "module_input_name 'token_embeddings'"),
         ("2_Dense/model.safetensors", None, r"2_Dense: no model\.safetensors for the Dense module"),
         ("config_sentence_transformers.json", {"prompts": ["a"]}, "prompts must map names to texts"),

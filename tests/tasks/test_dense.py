@@ -76,6 +76,8 @@ def test_dense_modules(tmp_path: Path, activation: torch.nn.Module, runtime: str
         Pooling(32),
         Dense(32, 48, activation_function=activation),
         Dense(48, 16, bias=False, activation_function=torch.nn.Identity()),
+        Dense(16, 16, activation_function=activation, use_residual=True),
+        Dense(16, 24, activation_function=activation, use_residual=True),
         Normalize(),
     ]
     reference = sentence_model(tmp_path, modules)

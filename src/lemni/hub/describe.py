@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from lemni.errors import ModelLoadError
+from lemni.hub.dense_module import read_dense
 from lemni.hub.jsonfile import read_json, read_json_value
 from lemni.hub.kinds import kind_of, transformer_folder
 from lemni.hub.lengths import max_length, tokenizer_side
@@ -32,7 +33,12 @@ _POOLING_KEYS: tuple[tuple[str, PoolingMode], ...] = (
     ("pooling_mode_weightedmean_tokens", "weightedmean"),
     ("pooling_mode_lasttoken", "lasttoken"),
 )
-_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+# By kind: what sentence-transformers knows, its default first.
+_SIMILARITIES: dict[str, tuple[str, ...]] = {
+    "sparse": ("dot", "cosine", "euclidean", "manhattan"),
+    "colbert": ("maxsim", "meanmaxsim"),
+}
+_OF_VECTORS = ("cosine", "dot", "euclidean", "manhattan")
 _CAUSAL_TYPES = frozenset({"qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "phi3", "gpt2", "gpt_neox", "opt"})
 
 
@@ -77,7 +83,7 @@ def describe(files: ModelFiles) -> ModelSpec:
     architectures = tuple(config.get("architectures") or ())
     if modules.pooling is None and kind == "dense":
         modules.pooling = (_guess_pooling(config, model_type, architectures, modules.notes),)
-    sentence = _sentence_config(root, "dot" if kind == "sparse" else "cosine")
+    sentence = _sentence_config(root, _SIMILARITIES.get(kind, _OF_VECTORS))
     transformer = _first_json(folder, _TRANSFORMER_CONFIGS)
     tokenizer = _optional_json(folder / "tokenizer_config.json")
     truncate_dim = sentence.get("truncate_dim")
@@ -93,7 +99,7 @@ def describe(files: ModelFiles) -> ModelSpec:
         pooling=modules.pooling or ("cls",),
         include_prompt=modules.include_prompt,
         dense=tuple(modules.dense),
-        normalize=modules.normalize or kind in ("multimodal", "bge_m3"),
+        normalize=modules.normalize or kind in ("multimodal", "bge_m3", "colbert"),
         max_length=_max_length(model_type, modules, config, transformer, tokenizer),
         lower_case=bool(transformer.get("do_lower_case", False)),
         truncation_side=tokenizer_side("truncation", folder, transformer, tokenizer),
@@ -161,32 +167,7 @@ def _read_pooling(found: _Modules, path: Path) -> None:
 
 
 def _read_dense(found: _Modules, path: Path) -> None:
-    file = path / "config.json"
-    config = read_json(file)
-    if config.get("use_residual"):
-        raise ModelLoadError(f"{file}: Dense with use_residual is not supported")
-    for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
-            raise ModelLoadError(f"{file}: Dense with {key} {config[key]!r} is not supported, only sentence_embedding")
-    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    if not activation.startswith("torch."):
-        found.notes.append(f"{file}: the activation {activation!r} is not torch's; Tanh is used instead")
-        activation = "Tanh"
-    weights = weight_files(path, "safetensors")
-    if not weights:
-        pickled = weight_files(path, "pickle")
-        hint = (
-            f": only {pickled[0].name} is there, and pickled Dense layers are not loaded, "
-            "not even with --trust-pickle; save the model with safetensors"
-            if pickled
-            else ""
-        )
-        raise ModelLoadError(f"{path}: no model.safetensors for the Dense module{hint}")
-    try:
-        sizes = int(config["in_features"]), int(config["out_features"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelLoadError(f"{file}: in_features and out_features must be numbers: {error}") from error
-    found.dense.append(DenseLayer(weights[0], *sizes, bool(config.get("bias", True)), activation.rpartition(".")[2]))
+    found.dense.append(read_dense(path, ("sentence_embedding",), found.notes))
 
 
 def _read_normalize(found: _Modules, path: Path) -> None:
@@ -243,7 +224,7 @@ def _guess_pooling(
     return "mean"
 
 
-def _sentence_config(root: Path, similarity: str) -> dict[str, Any]:
+def _sentence_config(root: Path, similarities: tuple[str, ...]) -> dict[str, Any]:
     file = root / "config_sentence_transformers.json"
     config = _optional_json(file)
     prompts = config.get("prompts") or {}
@@ -261,7 +242,7 @@ def _sentence_config(root: Path, similarity: str) -> dict[str, Any]:
         **config,
         "prompts": prompts,
         "default_prompt_name": default,
-        "similarity_fn_name": own if own in _SIMILARITIES else similarity,
+        "similarity_fn_name": own if own in similarities else similarities[0],
     }
 
 

@@ -53,6 +53,14 @@ def _is_splade(folder: Folder) -> bool:
     return named and not folder.modules and folder.architecture.endswith("ForMaskedLM")
 
 
+def _is_colbert(folder: Folder) -> bool:
+    """ColBERT as Stanford, PyLate and sentence-transformers save it."""
+    if not folder.modules:
+        return "HF_ColBERT" in (folder.config.get("architectures") or ())
+    late = folder.sentence.get("model_type") in ("ColBERT", "MultiVectorEncoder") or "query_prefix" in folder.sentence
+    return late or folder.has_module("MultiVectorMask") or any(m.startswith("pylate.") for m in folder.modules)
+
+
 _SPARSE_MODULES = ("SpladePooling", "SparseStaticEmbedding", "SparseAutoEncoder")
 _BGE_M3_LAYERS = ("sparse_linear", "colbert_linear")
 
@@ -62,6 +70,7 @@ _KINDS: list[tuple[ModelKind, Callable[[Folder], bool]]] = [
     # With a Pooling module it is an embedding model whose config.json still names the class it was trained from.
     ("classifier", lambda f: f.architecture.endswith("ForSequenceClassification") and not f.has_module("Pooling")),
     ("sparse", lambda f: any(map(f.has_module, _SPARSE_MODULES)) or _is_splade(f)),
+    ("colbert", _is_colbert),
     ("bge_m3", lambda f: all(bge_m3_layer(f.path, name) for name in _BGE_M3_LAYERS)),
 ]
 

@@ -40,7 +40,8 @@ class ModelFiles:
 class DenseLayer:
     """A sentence-transformers Dense module: `activation(x W^T + b)`.
 
-    `path` is its safetensors file, with `linear.weight` [out, in] and `linear.bias` [out].
+    `path` is its safetensors file, with `linear.weight` [out, in] and `linear.bias` [out]. A `residual` adds its input,
+    by `residual.weight` [out, in] if the sizes differ.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class DenseLayer:
     bias: bool
     activation: str
     """Last part of the torch class name: "Tanh", "Identity", "GELU" ..."""
+    residual: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class ModelSpec:
         padding_side: where the tokenizer would pad; reference implementations pool by it, packed batches never pad.
         prompts: name to text; only what the files say.
         default_prompt_name: prompt used when a request names none.
-        similarity: "cosine", "dot", "euclidean" or "manhattan".
+        similarity: "cosine", "dot", "euclidean" or "manhattan"; of late interaction "maxsim" or "meanmaxsim".
         matryoshka_dimensions: sizes the model was trained for, if its files say so.
         truncate_dim: length that sentence-transformers cuts vectors to by default (not normalised again), or None.
         kind: what it gives.

@@ -94,10 +94,10 @@ class NumpyInputs:
         return [slice(start, start + length) for start, length in zip(starts, self.batch.lengths, strict=True)]
 
     @cached_property
-    def attended(self) -> list[int]:
-        """How many tokens of each sequence are seen, from its first on."""
+    def attended(self) -> NDArray[np.int32]:
+        """int32 [B]: how many tokens of each sequence are seen, from its first on."""
         unattended = self.batch.unattended
-        return (self.batch.lengths if unattended is None else self.batch.lengths - unattended).tolist()
+        return self.batch.lengths if unattended is None else self.batch.lengths - unattended
 
 
 class NumpyOps:

@@ -79,7 +79,7 @@ class RowPlan:
             return self.sequence
         ends = np.cumsum(self.lengths, dtype=np.int32)
         to_end = np.repeat(ends, self.lengths) - np.arange(len(self.cell), dtype=np.int32)
-        cells = self.sequence.reshape(-1).copy()
+        cells: NDArray[np.int32] = self.sequence.reshape(-1).copy()
         cells[self.cell[to_end <= np.repeat(self.unattended, self.lengths)]] = -1
         return cells.reshape(self.rows, self.width)
 

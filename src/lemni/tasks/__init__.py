@@ -9,6 +9,7 @@ from types import ModuleType
 KINDS: dict[str, str] = {
     "bge_m3": "lemni.tasks.bge_m3",
     "classifier": "lemni.tasks.classifier",
+    "colbert": "lemni.tasks.colbert",
     "dense": "lemni.tasks.dense",
     "sparse": "lemni.tasks.sparse",
     "multimodal": "lemni.tasks.multimodal",

@@ -43,15 +43,23 @@ def dense_head(spec: ModelSpec) -> Callable[[Ops], Callable[[Tensor, Inputs], Te
 
 def dense_modules(spec: ModelSpec, ops: Ops) -> tuple[Callable[[Tensor], Tensor], ...]:
     """The Dense modules after pooling, in order: [B, in] -> [B, out]."""
-    return tuple(_dense(layer, ops) for layer in spec.dense)
+    return tuple(dense_layer(layer, ops) for layer in spec.dense)
 
 
-def _dense(layer: DenseLayer, ops: Ops) -> Callable[[Tensor], Tensor]:
-    """activation(x W^T + b). Reference: sentence-transformers, `models/Dense.py`."""
+def dense_layer(layer: DenseLayer, ops: Ops) -> Callable[[Tensor], Tensor]:
+    """activation(x W^T + b), and x or x R^T added: [n, in] -> [n, out].
+
+    Reference: sentence-transformers, `base/modules/dense.py`.
+    """
     if layer.activation not in _ACTIVATIONS:
         raise ModelLoadError(f"{layer.path}: activation {layer.activation!r} is none of {', '.join(_ACTIVATIONS)}")
     store = TensorStore([layer.path])
     weight = ops.constant(store.numpy("linear.weight"))
     bias = ops.constant(store.numpy("linear.bias")) if layer.bias else None
     activation = _ACTIVATIONS[layer.activation]
-    return lambda x: ops.activation(ops.linear(x, weight, bias), activation)
+    if not layer.residual:
+        return lambda x: ops.activation(ops.linear(x, weight, bias), activation)
+    if layer.in_features == layer.out_features:
+        return lambda x: ops.activation(ops.linear(x, weight, bias), activation) + x
+    past = ops.constant(store.numpy("residual.weight"))
+    return lambda x: ops.activation(ops.linear(x, weight, bias), activation) + ops.linear(x, past)
