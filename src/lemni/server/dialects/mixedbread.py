@@ -19,7 +19,8 @@ from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai import error_body
 from lemni.server.inputs import checked, items_of, lower
 from lemni.server.quantized import WIRES, words, written
-from lemni.server.reranking import documents_of, ranked, rerank
+from lemni.server.reranking import documents_of, rerank
+from lemni.tasks.ranking import ranked
 from lemni.types import Options
 
 Encoding = Literal["float", "float16", "base64", "int8", "uint8", "binary", "ubinary"]
