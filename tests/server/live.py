@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ from lemni.server.run import bind
 
 PATIENCE_S = 60.0
 """Longest wait for what must happen; only a failing test waits that long."""
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
 
 
 def server_settings(**changes: Any) -> ServerSettings:

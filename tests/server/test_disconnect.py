@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
-from collections.abc import Callable
 
 import httpx
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from lemni.engine import Engine
 from lemni.server.app import create_app
 from tests.engine.toy import Gate, ToyModel
-from tests.server.live import PATIENCE_S, listening, loaded, server_settings
+from tests.server.live import PATIENCE_S, listening, loaded, server_settings, wait_for
 
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
 
@@ -27,25 +25,18 @@ def _send(url: str, body: dict[str, object], cut_at: int | None = None) -> socke
     return connection
 
 
-def _wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_hanging_up_cancels_queued_and_running_work(toy: ToyModel, toy_engine: Engine) -> None:
     toy.gates[9] = gate = Gate()
     with listening(create_app(loaded(toy_engine), server_settings())) as url:
         running = _send(url, {"input": "9"})
         gate.wait_entered()
         queued = _send(url, {"input": "5 5 5"})
-        _wait_for(lambda: toy_engine.status()["toy"].waiting_sequences == 1)
+        wait_for(lambda: toy_engine.status()["toy"].waiting_sequences == 1)
         queued.close()
-        _wait_for(lambda: toy_engine.status()["toy"].cancelled == 1)
+        wait_for(lambda: toy_engine.status()["toy"].cancelled == 1)
         assert toy_engine.status()["toy"].waiting_tokens == 0
         running.close()
-        _wait_for(lambda: toy_engine.status()["toy"].cancelled == 2)
+        wait_for(lambda: toy_engine.status()["toy"].cancelled == 2)
         gate.open()
         answer = httpx.post(f"{url}/v1/embeddings", json={"input": "1"})
         assert answer.status_code == 200

@@ -316,6 +316,7 @@ class ServedModel:
                 replicas_alive=self._replicas_alive,
                 replicas_total=self._replicas_total,
                 waiting_tokens=self._scheduler.waiting_tokens,
+                max_queue_tokens=self._settings.max_queue_tokens,
                 waiting_sequences=self._scheduler.waiting,
                 running_sequences=self._scheduler.running,
                 open_requests=self._open,

@@ -17,6 +17,7 @@ class ModelStatus:
     Attributes:
         replicas_alive: of `replicas_total`.
         waiting_tokens: in the queue, estimated where not tokenised yet; at most about `max_queue_tokens`.
+        max_queue_tokens: bound of the queue, as set.
         waiting_sequences: distinct, tokenised, not in a forward pass.
         running_sequences: distinct, in a forward pass or on their way out of it.
         open_requests: admitted and not ended.
@@ -35,6 +36,7 @@ class ModelStatus:
     replicas_alive: int
     replicas_total: int
     waiting_tokens: int
+    max_queue_tokens: int
     waiting_sequences: int
     running_sequences: int
     open_requests: int

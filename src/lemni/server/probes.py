@@ -34,7 +34,6 @@ async def health(http: Request) -> Response:
 async def ready(http: Request) -> Response:
     """200 if every model answers with all its replicas; else 503. Tells the state of each model."""
     service = service_of(http)
-    models = {} if service.engine is None else service.engine.status()
     broken = service.state == "serving" and not service.ready
     body = {
         "status": "ready" if service.ready else "unavailable" if broken else service.state,
@@ -45,7 +44,7 @@ async def ready(http: Request) -> Response:
                 "waiting_tokens": status.waiting_tokens,
                 "open_requests": status.open_requests,
             }
-            for name, status in models.items()
+            for name, status in service.status().items()
         },
     }
     return _json(body) if service.ready else _json(body, 503, {"retry-after": "1"})

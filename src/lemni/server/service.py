@@ -14,7 +14,7 @@ from typing import Literal
 from starlette.requests import Request as HttpRequest
 
 from lemni.config import MediaSettings, ServerSettings
-from lemni.engine import Engine
+from lemni.engine import Engine, ModelStatus
 from lemni.errors import RequestCancelled, Unavailable
 from lemni.media.fetch import Fetcher
 from lemni.server.names import Names
@@ -73,6 +73,10 @@ class Service:
     @property
     def ready(self) -> bool:
         return self.state == "serving" and self.engine is not None and self.engine.ready()
+
+    def status(self) -> dict[str, ModelStatus]:
+        """How each model fares, by served name; empty while they are loading."""
+        return {} if self.engine is None else self.engine.status()
 
     async def cards(self) -> list[ModelCard]:
         """The served models. Raises Unavailable."""

@@ -9,6 +9,12 @@ import httpx
 import numpy as np
 import pytest
 
+from lemni.server.app import create_app
+from lemni.server.dialects.infinity import InfinityModels
+from tests.engine.toy import Gate, ToyModel, engine_of, request
+from tests.server.conftest import client_of
+from tests.server.live import PATIENCE_S, loaded, server_settings, wait_for
+
 CATS = ["Cats sleep on sofas.", "Rust is a language.", ""]
 
 
@@ -98,3 +104,37 @@ async def test_bad_bodies(real: httpx.AsyncClient, path: str, body: dict[str, An
 async def test_an_unknown_model_is_404(real: httpx.AsyncClient) -> None:
     await post(real, "/rerank", {"query": "q", "documents": ["a"], "model": "nope"}, 404)
     assert await post(real, "/rerank", {"query": "q", "documents": ["a"], "model": "default/not-specified"})
+
+
+async def test_models_have_infinity_s_fields_beside_openai_s(real: httpx.AsyncClient) -> None:
+    """Infinity's client checks owned_by and wants stats."""
+    body = (await real.get("/models")).json()
+    InfinityModels.model_validate(body, strict=True, extra="forbid")
+    [ours] = body["data"]
+    assert (ours["owned_by"], ours["backend"], ours["runtime"]) == ("infinity", "optimum", "openvino")
+    assert ours["capabilities"] == ["embed", "rerank"]
+    assert ours["stats"] | {"batch_size": 0} == {
+        "queue_fraction": 0.0,
+        "queue_absolute": 0,
+        "results_pending": 0,
+        "batch_size": 0,
+    }
+    assert ours["stats"]["batch_size"] >= 1
+    [openai] = (await real.get("/v1/models")).json()["data"]
+    assert {key for key in openai if ours[key] != openai[key]} == {"owned_by", "backend", "capabilities"}
+
+
+async def test_stats_count_what_waits(toy: ToyModel) -> None:
+    toy.gates[9] = gate = Gate()
+    with engine_of(toy, max_queue_tokens=40) as engine:
+        held = engine.submit("toy", request("9"))
+        gate.wait_entered()
+        waiting = engine.submit("toy", request("5 5 5", "6"))
+        wait_for(lambda: engine.status()["toy"].waiting_sequences == 2)
+        async with client_of(create_app(loaded(engine), server_settings())) as client:
+            [model] = (await client.get("/models")).json()["data"]
+        gate.open()
+        held.result(PATIENCE_S)
+        waiting.result(PATIENCE_S)
+    stats = {"queue_fraction": 0.1, "queue_absolute": 2, "results_pending": 1, "batch_size": 3}
+    assert model["stats"] == stats

@@ -1,4 +1,4 @@
-"""Infinity's REST API (infinity-emb 0.0.78): /embeddings with `modality`, /rerank, /classify, and the two old routes.
+"""Infinity's REST API (infinity-emb 0.0.78): /embeddings with `modality`, /rerank, /classify, /models, two old routes.
 
 Where Infinity's own answer would surprise a client of ours, ours is used: unknown models are 404, `top_n` of 0 or -1
 means all, bare base64 images and `encoding` are taken (the clients of its seeds send them), usage counts tokens.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from lemni.engine import ModelStatus
 from lemni.errors import InvalidRequest
 from lemni.server.call import Call, json_response, truncation_header
 from lemni.server.content import Raw, RawAudio, RawImage, content_of
 from lemni.server.dialect import Dialect, Operation
-from lemni.server.dialects.openai import error_body
+from lemni.server.dialects.openai import as_cohere, describe, error_body
+from lemni.server.dialects.openai_schemas import CohereModel, Model
 from lemni.server.inputs import EncodingField, TruncateField, check_count, checked, lower, side_of, texts_of
 from lemni.server.reranking import documents_of, rerank
 from lemni.server.rows import base64_rows, float_rows, off_the_loop
@@ -78,6 +80,72 @@ class ClassifyBody(BaseModel):
     input: Any = Field(description="A list of texts.")
     model: str | None = Field(None, description=_MODEL)
     raw_scores: bool | None = Field(None, description="Logits instead of probabilities.")
+
+
+class Stats(BaseModel):
+    """How busy a model is."""
+
+    queue_fraction: float = Field(description="Tokens that wait, as a share of max_queue_tokens.")
+    queue_absolute: int = Field(description="Sequences that wait.")
+    results_pending: int = Field(description="Sequences that are being computed.")
+    batch_size: int = Field(description="Items of one forward pass, on average so far; batches are cut by tokens.")
+
+
+class InfinityModel(Model):
+    """Infinity's fields of a model among OpenAI's and Lemni's."""
+
+    owned_by: Literal["infinity"] = Field(description="What Infinity's client insists on.")
+    backend: str = Field(description="Infinity's name of the kind of `runtime`.")
+    capabilities: list[str] = Field(description="Of embed, rerank, classify, image_embed and audio_embed.")
+    stats: Stats
+
+
+class InfinityModels(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[InfinityModel]
+    models: list[CohereModel]
+
+
+async def models(call: Call) -> Response:
+    """The served models as Infinity's clients read them, with their load; all fields of `/v1/models` are here too."""
+    cards = await call.service.cards()
+    statuses = call.service.status()
+    data = [
+        {
+            **describe(card, call.service.created),
+            "owned_by": "infinity",
+            "backend": _BACKENDS.get(card.runtime, "torch"),
+            "capabilities": _capabilities(card),
+            "stats": _stats(statuses[card.name]),
+        }
+        for card in cards
+    ]
+    return json_response({"object": "list", "data": data, "models": [as_cohere(card) for card in cards]})
+
+
+# Infinity knows torch, optimum (which runs OpenVINO and ONNX), ctranslate2, neuron and debugengine.
+_BACKENDS = {"openvino": "optimum", "onnx": "optimum"}
+
+
+def _capabilities(card: ModelCard) -> list[str]:
+    vectors = "embed" in card.tasks or "multi_vector" in card.tasks
+    able = {
+        "embed": vectors and "text" in card.modalities,
+        "rerank": "score" in card.tasks,
+        "classify": "classify" in card.tasks,
+        "image_embed": vectors and "image" in card.modalities,
+        "audio_embed": vectors and "audio" in card.modalities,
+    }
+    return [name for name, does in able.items() if does]
+
+
+def _stats(status: ModelStatus) -> dict[str, float]:
+    return {
+        "queue_fraction": status.waiting_tokens / status.max_queue_tokens,
+        "queue_absolute": status.waiting_sequences,
+        "results_pending": status.running_sequences,
+        "batch_size": max(1, round((status.items - status.deduplicated) / max(1, status.batches))),
+    }
 
 
 async def embeddings(call: Call) -> Response:
@@ -236,6 +304,7 @@ DIALECT = Dialect(
             examples={"texts": {"value": {"input": ["Buy cheap pills now!"]}}},
             answer={"type": "object"},
         ),
+        Operation(("/models",), models, "List models", "GET", description=str(models.__doc__), answer=InfinityModels),
     ),
     error_body,
 )

@@ -180,8 +180,8 @@ def _embeddings(name: str, result: Result, facts: dict[str, int]) -> bytes:
 def _listed(card: ModelCard, created: int) -> dict[str, Any]:
     family = card.architecture.lower()
     return {
-        "name": card.name,
-        "model": card.name,
+        "name": _tagged(card.name),
+        "model": _tagged(card.name),
         "modified_at": datetime.fromtimestamp(created, timezone.utc).isoformat(),
         "size": _size(card),
         "digest": hashlib.sha256(f"{card.model_id}@{card.revision}".encode()).hexdigest(),
@@ -194,6 +194,11 @@ def _listed(card: ModelCard, created: int) -> dict[str, Any]:
             "quantization_level": _QUANTIZATION.get(card.dtype, card.dtype.upper()),
         },
     }
+
+
+def _tagged(name: str) -> str:
+    """As Ollama lists it: clients that check a name against the list look for the name or for NAME:latest."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def _size(card: ModelCard) -> int:

@@ -53,14 +53,14 @@ async def embeddings(call: Call) -> Response:
 async def models(call: Call) -> Response:
     """The served models: OpenAI's fields, and what each of them can do."""
     cards = await call.service.cards()
-    data = [_model(card, call.service.created) for card in cards]
-    return json_response({"object": "list", "data": data, "models": [_as_cohere(card) for card in cards]})
+    data = [describe(card, call.service.created) for card in cards]
+    return json_response({"object": "list", "data": data, "models": [as_cohere(card) for card in cards]})
 
 
 async def model(call: Call) -> Response:
     """One served model, by any name that /v1/embeddings takes."""
     card = await call.card(call.http.path_params["model_id"])
-    return json_response(_model(card, call.service.created))
+    return json_response(describe(card, call.service.created))
 
 
 def write_embeddings(name: str, result: Result, base64: bool, outputs: tuple[str, ...] = ("dense",)) -> bytes:
@@ -119,14 +119,15 @@ def error_body(error: LemniError) -> bytes:
     return orjson.dumps({"error": detail, "message": error.message, "detail": error.message})
 
 
-def _as_cohere(card: ModelCard) -> dict[str, Any]:
+def as_cohere(card: ModelCard) -> dict[str, Any]:
     """A model as Cohere's clients read it, who share the path."""
     endpoints = {"embed": "embed", "score": "rerank", "classify": "classify"}
     does = [endpoints[task] for task in card.tasks if task in endpoints]
     return {"name": card.name, "endpoints": does, "context_length": card.max_length}
 
 
-def _model(card: ModelCard, created: int) -> dict[str, Any]:
+def describe(card: ModelCard, created: int) -> dict[str, Any]:
+    """A model in the list: what `Model` documents."""
     warnings = []
     if card.dimensions is not None and not card.matryoshka_dimensions:
         warnings.append(
@@ -159,7 +160,7 @@ def _model(card: ModelCard, created: int) -> dict[str, Any]:
         "similarity": card.similarity,
         "normalized": card.normalized,
         "warnings": warnings,
-        **_as_cohere(card),
+        **as_cohere(card),
     }
 
 
@@ -185,7 +186,7 @@ DIALECT = Dialect(
             examples=EXAMPLES,
             answer=EmbeddingsAnswer,
         ),
-        Operation(("/v1/models", "/models"), models, "List models", "GET", answer=ModelList),
+        Operation(("/v1/models",), models, "List models", "GET", answer=ModelList),
         Operation(
             ("/v1/models/{model_id:path}", "/models/{model_id:path}"), model, "Show one model", "GET", answer=Model
         ),
