@@ -30,6 +30,7 @@ from tests.engine.toy import Gate, ToyModel, engine_of, request
 from tests.server.conftest import client_of
 from tests.server.live import PATIENCE_S, ServerProcess, free_port, loaded, server_settings
 from tests.tasks.classifiers import load, save_classifier
+from tests.tasks.sparse_models import splade
 
 CATS = ["A cat sits on the mat.", "Die Börse fiel.", "", "Cats sleep on the sofa."]
 LEFT = pb.TRUNCATION_DIRECTION_LEFT
@@ -109,6 +110,23 @@ class TestEmbed:
         assert "sparse" in await refused(call, grpc.StatusCode.UNIMPLEMENTED)
         stream = stub.EmbedSparseStream(iter([pb.EmbedSparseRequest(inputs="a")]))
         await refused(collected(stream), grpc.StatusCode.UNIMPLEMENTED)
+
+
+async def test_terms(tmp_path: Path) -> None:
+    reference = splade(tmp_path)
+    model = load(tmp_path, served_name="terms")
+    texts = ["the cat sat", "", "stocks fell again"]
+    requests = [pb.EmbedSparseRequest(inputs=text) for text in texts]
+    expected = reference.encode(texts, convert_to_sparse_tensor=False, convert_to_tensor=True).numpy()
+    with Engine({"terms": model}, EngineSettings()) as engine:
+        async with channel_of(engine) as channel:
+            stub = stubs.EmbedStub(channel)
+            answers = [await stub.EmbedSparse(requests[0]), *await collected(stub.EmbedSparseStream(iter(requests)))]
+    model.close()
+    for answer, row in zip(answers, [expected[0], *expected], strict=True):
+        found = answer.sparse_embeddings
+        assert [one.index for one in found] == np.nonzero(row)[0].tolist()
+        np.testing.assert_allclose([one.value for one in found], row[row != 0], atol=1e-4)
 
 
 class TestStreams:

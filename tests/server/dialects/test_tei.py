@@ -20,6 +20,7 @@ from tests.engine.toy import Gate, ToyModel, engine_of, request
 from tests.server.conftest import client_of
 from tests.server.live import PATIENCE_S, loaded, server_settings
 from tests.tasks.classifiers import load, save_classifier
+from tests.tasks.sparse_models import splade
 
 CATS = ["A cat sits on the mat.", "Die Börse fiel.", "", "word " * 400]
 
@@ -367,6 +368,34 @@ class TestPredict:
     async def test_wrong_task(self, tiny: httpx.AsyncClient) -> None:
         await refused(tiny, "/embed", {"inputs": "a", "model": "labels"}, 424, "Backend")
         await refused(tiny, "/rerank", {"query": "a", "texts": ["a"], "model": "labels"}, 424, "Backend")
+
+
+class TestSparse:
+    """A tiny SPLADE model, against sentence-transformers."""
+
+    @pytest.fixture(scope="class")
+    def terms(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Any]]:
+        folder = tmp_path_factory.mktemp("terms")
+        reference = splade(folder)
+        model = load(folder, served_name="terms")
+        with Engine({"terms": model}, EngineSettings()) as engine:
+            yield engine, reference
+        model.close()
+
+    async def test_terms_and_weights(self, terms: tuple[Engine, Any]) -> None:
+        engine, reference = terms
+        texts = ["the cat sat", "", "stocks fell again"]
+        expected = reference.encode(texts, convert_to_sparse_tensor=False, convert_to_tensor=True).numpy()
+        async with client_of(create_app(loaded(engine), server_settings())) as client:
+            for path in ("/embed_sparse", "/"):
+                found = await post(client, path, {"inputs": texts})
+                for row, ours in zip(expected, found, strict=True):
+                    assert [one["index"] for one in ours] == np.nonzero(row)[0].tolist()
+                    values = [one["value"] for one in ours]
+                    np.testing.assert_allclose(values, row[row != 0], atol=1e-4)
+            assert len(await post(client, "/embed_sparse", {"inputs": texts[0]})) == 1
+            assert (await client.get("/info")).json()["model_type"] == {"embedding": {"pooling": "splade"}}
+            await refused(client, "/embed", {"inputs": "a"}, 424, "Backend")
 
 
 class TestRoot:
