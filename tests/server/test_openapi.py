@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from tests.server.live import loaded, server_settings
 
 
 @pytest.fixture(scope="module")
-def app(real_engine: Engine) -> FastAPI:
-    return create_app(loaded(real_engine), server_settings(max_items=8, max_body_mib=1))
+def app(real_engine: Engine, cache: Path) -> FastAPI:
+    return create_app(loaded(real_engine), server_settings(max_items=8, max_body_mib=1), cache_dir=cache)
 
 
 @pytest.fixture(scope="module")

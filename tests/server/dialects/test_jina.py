@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from lemni.config import EngineSettings
+from lemni.engine import Engine
+from lemni.server.app import create_app
+from lemni.types import Request
+from tests.server.conftest import client_of
 from tests.server.dialects.test_cohere import floats, png
 from tests.server.dialects.test_infinity import CATS, post
+from tests.server.live import loaded, server_settings
+from tests.tasks import classifiers
+from tests.tiny_multimodal import save_colqwen2
 
 
 async def jina(client: httpx.AsyncClient, **body: Any) -> np.ndarray:
@@ -98,6 +107,24 @@ async def test_images(zoo: httpx.AsyncClient) -> None:
     vectors = await jina(zoo, model="clip", input=[{"image": png(1)}, {"image": bare}, {"text": "a cat"}])
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
     np.testing.assert_allclose(vectors[2], (await floats(zoo, model="clip", input=["a cat"]))[0], atol=1e-5)
+
+
+async def test_multi_vectors(tmp_path: Path) -> None:
+    model = classifiers.load(save_colqwen2(tmp_path), served_name="pages")
+    with Engine({"pages": model}, EngineSettings()) as engine:
+        async with client_of(create_app(loaded(engine), server_settings())) as client:
+            body = {"input": [{"text": "a cat"}, {"image": png()}], "return_multivector": True}
+            numbers = await post(client, "/v1/embeddings", body)
+            coded = await post(client, "/v1/embeddings", {**body, "embedding_type": "base64"})
+            error = await post(client, "/v1/embeddings", {**body, "embedding_type": ["float", "binary"]}, 400)
+            whole = engine.submit("pages", Request(["a cat"], tasks=("multi_vector",))).result(60)
+    model.close()
+    assert "one of them" in error["detail"]
+    for one, other in zip(numbers["data"], coded["data"], strict=True):
+        rows = np.array(one["embeddings"], np.float32)
+        assert rows.shape[0] > 1
+        np.testing.assert_array_equal(np.frombuffer(base64.b64decode(other["embeddings"]), "<f4"), rows.ravel())
+    np.testing.assert_allclose(numbers["data"][0]["embeddings"], whole.multi_vectors[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.server.dialects.test_cohere import png
 from tests.server.dialects.test_infinity import CATS, post
 
 QUERY = "Where do cats sleep?"
@@ -48,6 +49,15 @@ async def test_documents(
     objects = [{"text": CATS[0], "id": 7}]
     answer = await post(real, path, {**BODY, "documents": objects, "return_documents": True})
     assert answer["results"][0]["document"] == objects[0]
+
+
+async def test_images_come_back_only_when_asked_for(zoo: httpx.AsyncClient) -> None:
+    body = {"model": "clip", "query": "a cat", "documents": ["a cat", {"image": png()}]}
+    for asked, shown in ((None, False), (True, True)):
+        answer = await post(zoo, "/v1/rerank", {**body, "return_documents": asked})
+        assert [one["index"] for one in answer["results"]] == [0, 1]
+        assert answer["results"][0]["document"] == {"text": "a cat"}
+        assert answer["results"][1].get("document") == (body["documents"][1] if shown else None)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,9 @@ async def _rerank(call: Call, version: str) -> Response:
     results, data = [], []
     for index, score in best:
         scored = {"index": index, "relevance_score": score}
-        results.append({**scored, "document": _whole(body.documents[index])} if in_results else scored)
+        # Images are large: they come back to those who ask for them.
+        shown = in_results and (in_data or isinstance(documents[index], str))
+        results.append({**scored, "document": _whole(body.documents[index])} if shown else scored)
         data.append({**scored, "document": _text(documents[index])} if in_data else scored)
     tokens = int(result.token_counts.sum())
     units = math.ceil(len(documents) / _DOCUMENTS_PER_UNIT)
