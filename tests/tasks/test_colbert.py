@@ -29,7 +29,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]
 TOKENS = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *"[].,!"]
 VOCABULARY = {token: index for index, token in enumerate(TOKENS)}
 TEXTS = ["a", "hello, world!", "The cat. Sat on the mat", "", "zzz, " * 9, "a longer text. and some more of it!"]
-SIZES = {"vocab_size": len(TOKENS), "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+SIZES = {"vocab_size": len(TOKENS), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
          "intermediate_size": 48, "max_position_embeddings": 160, "pad_token_id": 0}  # fmt: skip
 RUNTIMES = ["openvino", "torch", "transformers"]
 SIDES: tuple[InputType | None, ...] = (None, "query", "document")
