@@ -10,6 +10,7 @@ import pytest
 from lemni.config import EngineSettings, HubSettings, MediaSettings, ModelSettings, ServerSettings
 from lemni.families import FAMILIES
 from lemni.runtimes import RUNTIMES
+from lemni.server.dialects import load_dialects
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -30,6 +31,18 @@ def test_every_family_and_runtime_is_listed() -> None:
     text = "\n".join(page("models.md"))
     for name in [*FAMILIES, *RUNTIMES]:
         assert f"`{name}`" in text, name
+
+
+def test_every_route_of_every_dialect_is_listed() -> None:
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page("dialects.md")]
+    listed = {(row[0], tuple(re.findall(r"`([^`]+)`", row[1]))) for row in cells if len(row) == 4}
+    expected = {
+        (dialect.name, (f"{operation.method} {operation.paths[0]}", *operation.paths[1:]))
+        for dialect in load_dialects()
+        for operation in dialect.operations
+    }
+    assert expected <= listed
+    assert {name for name, _ in listed - expected} == {"API", "---", "TEI over gRPC"}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
