@@ -109,7 +109,7 @@ class TestRerank:
 
     async def test_sorted_with_texts_if_asked(self, real: httpx.AsyncClient) -> None:
         body = {"query": self.QUERY, "texts": list(self.TEXTS)}
-        found = await post(real, "/rerank", {**body, "top_n": 1, "raw_scores": False})
+        found = await post(real, "/rerank", {**body, "top_n": None, "raw_scores": False})
         assert found[0].keys() == {"index", "score"}
         assert sorted(one["index"] for one in found) == [0, 1, 2]
         assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
@@ -117,6 +117,7 @@ class TestRerank:
         assert found[0]["index"] == 1
         for one in found:
             assert one["score"] == pytest.approx(float(query @ texts[one["index"]]), abs=1e-5)
+        assert await post(real, "/rerank", {**body, "top_n": 2}) == found[:2]
         shown = await post(real, "/rerank", {**body, "return_text": True})
         assert [one["text"] for one in shown] == [self.TEXTS[one["index"]] for one in found]
 

@@ -92,7 +92,7 @@ async def rerank_texts(call: Call, given: Body) -> Answer:
     result = await rerank(call, card, body.query, texts, options, field="texts")
     ranks = [
         {"index": place, "text": texts[place], "score": score} if body.return_text else {"index": place, "score": score}
-        for place, score in ranked(result.scores)
+        for place, score in ranked(result.scores, body.top_n)
     ]
     return Answer(orjson.dumps(ranks), _facts(card, result, [Pair(body.query, str(text)) for text in texts]))
 

@@ -1,6 +1,6 @@
 """Bodies and answers of TEI's routes, for checking and for /docs. Unknown keys are ignored, null means absent.
 
-`model` is Lemni's own: which of several served models is meant.
+Lemni's own are `model` (which of several served models is meant) and `top_n`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class RerankBody(_Body):
     texts: Any = Field(description="The texts to be ranked.")
     raw_scores: bool | None = Field(None, description="The model's logits, instead of scores from 0 to 1.")
     return_text: bool | None = Field(None, description="Give each text back.")
+    top_n: int | None = Field(None, description="Only the best N, which litellm asks for; null, 0 or less: all.")
 
 
 class Sentences(BaseModel):
