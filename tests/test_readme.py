@@ -34,11 +34,11 @@ def server(minilm: ModelFiles) -> Iterator[str]:
     model.close()
 
 
-def test_there_are_two_python_examples() -> None:
-    assert ["openai" in example for example in PYTHON] == [True, False]
+def test_there_are_three_python_examples() -> None:
+    assert ["openai" in example for example in PYTHON] == [True, False, False]
 
 
-@pytest.mark.parametrize("example", PYTHON, ids=["openai", "library"])
+@pytest.mark.parametrize("example", PYTHON, ids=["openai", "library", "rerank"])
 def test_python(example: str, server: str) -> None:
     promised = [line[2:] for line in example.splitlines() if re.match(r"# \d", line)]
     program = example.replace("http://localhost:7997", server)
