@@ -16,6 +16,16 @@ async def test_ranking(real: httpx.AsyncClient) -> None:
     assert [one["logit"] for one in rankings] == pytest.approx([one["relevance_score"] for one in reranked["results"]])
 
 
+async def test_the_path_may_name_the_model(real: httpx.AsyncClient) -> None:
+    body = {"query": {"text": "Where do cats sleep?"}, "passages": [{"text": text} for text in CATS]}
+    plain = await post(real, "/v1/ranking", body)
+    path = "/v1/retrieval/sentence-transformers/all-MiniLM-L6-v2/reranking"
+    assert await post(real, path, {**body, "model": "litellm.made.this.of.it"}) == plain
+    assert await post(real, "/v1/retrieval/all/reranking", {**body, "model": "all-minilm-l6-v2"}) == plain
+    assert (await post(real, path, {**body, "top_k": 1}))["rankings"] == plain["rankings"][:1]
+    assert "'all'" in (await post(real, "/v1/retrieval/all/reranking", body, 404))["error"]["message"]
+
+
 async def test_embeddings(real: httpx.AsyncClient) -> None:
     words = {"input_type": "passage", "truncate": "END"}
     answer = await post(real, "/v1/embeddings", {"input": CATS, **words})

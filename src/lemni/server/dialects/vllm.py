@@ -95,16 +95,16 @@ async def classify(call: Call) -> Response:
 
 
 async def rerank_documents(call: Call) -> Response:
-    """Documents by their relevance to the query, the best first; each comes back."""
+    """Documents by their relevance to the query, the best first; each comes back unless `return_documents` is false."""
     body = checked(RerankBody, call.body, required=("query", "documents"))
     card = await call.card(body.model, "score")
     documents = documents_of(body.documents, call.max_items, "documents")
     options = Options(activation="none" if body.use_activation is False else None, **_limits(body))
     result = await rerank(call, card, content_of(body.query, "query"), documents, options)
-    results = [
-        {"index": index, "document": _document(documents[index]), "relevance_score": value}
-        for index, value in ranked(result.scores, body.top_n)
-    ]
+    results: list[dict[str, Any]] = []
+    for index, value in ranked(result.scores, body.top_n):
+        shown = {} if body.return_documents is False else {"document": _document(documents[index])}
+        results.append({"index": index, **shown, "relevance_score": value})
     tokens = int(result.token_counts.sum())
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     answer = {"id": f"rerank-{uuid.uuid4().hex}", "model": card.name, "usage": usage, "results": results}

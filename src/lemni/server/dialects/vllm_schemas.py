@@ -72,6 +72,7 @@ class RerankBody(_Body):
     query: Any = Field(description="A text, or an object with content parts.")
     documents: Any = Field(description="Texts, or objects with content parts.")
     top_n: int | None = Field(None, description="Only the best N; 0: all.")
+    return_documents: bool | None = Field(None, description="False leaves the documents out; vLLM always has them.")
     use_activation: bool | None = Field(None, description="False gives logits.")
 
 
