@@ -1,5 +1,6 @@
 """Runs in litellm's own environment: makes the calls that it is given, by name; prints what they give, as JSON."""
 
+import asyncio
 import json
 import sys
 
@@ -14,13 +15,20 @@ def embedding(**given):
 
 
 def rerank(**given):
-    found = litellm.rerank(**given).results
-    return [[one["index"], one["relevance_score"], (one.get("document") or {}).get("text")] for one in found]
+    return ranks(litellm.rerank(**given))
+
+
+def arerank(**given):
+    return ranks(asyncio.run(litellm.arerank(**given)))
+
+
+def ranks(answer):
+    return [[one["index"], one["relevance_score"], (one.get("document") or {}).get("text")] for one in answer.results]
 
 
 def attempt(kind, **given):
     try:
-        return {"embedding": embedding, "rerank": rerank}[kind](**given)
+        return {"embedding": embedding, "rerank": rerank, "arerank": arerank}[kind](**given)
     except Exception as error:
         return {"error": type(error).__name__, "message": str(error)}
 

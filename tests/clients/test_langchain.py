@@ -42,6 +42,14 @@ async def test_dimensions(make: Callable[..., Any]) -> None:
     assert [len(vector) for vector in client.embed_documents(TEXTS[:2])] == [64, 64]
 
 
+async def test_errors(make: Callable[..., Any]) -> None:
+    texts = ["a"] * 9
+    with pytest.raises(openai.BadRequestError, match="at most 8"):
+        make(check_embedding_ctx_length=False).embed_documents(texts)
+    # It sends lists in parts of chunk_size.
+    assert len(make(check_embedding_ctx_length=False, chunk_size=8).embed_documents(texts)) == 9
+
+
 async def test_foreign_token_ids_are_refused_with_the_remedy(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

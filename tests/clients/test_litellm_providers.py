@@ -30,6 +30,7 @@ EMBEDDINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "voyage": ("/v1", {}),
 }
 MORE_EMBEDDINGS = {
+    "cohere without a format": ("/v2/embed", {}),
     "cohere v1": ("/v1/embed", {"encoding_format": "float"}),
     "hosted_vllm without v1": ("", {}),
     "huggingface at the root": ("", {"input_type": "feature-extraction"}),
@@ -85,6 +86,8 @@ def _calls(url: str, open_url: str, vllm_url: str) -> dict[str, dict[str, Any]]:
     for name, path in RERANKS.items():
         rerank(f"{name} ranks", f"{url}{path}", top_n=2)
         rerank(f"{name} all", f"{url}{path}", return_documents=False)
+        rerank(f"{name} defaults", f"{url}{path}")
+        rerank(f"{name} async", f"{url}{path}", kind="arerank")
         rerank(f"{name} unknown reranker", f"{url}{path}", model=f"{name}/nothing")
         rerank(f"{name} no entry", f"{url}{path}", api_key="no")
     rerank("cohere v1 ranks", url, max_chunks_per_doc=9, top_n=2)
@@ -94,6 +97,7 @@ def _calls(url: str, open_url: str, vllm_url: str) -> dict[str, dict[str, Any]]:
     rerank("infinity cross-encoder", open_url, model="infinity/ranker")
     # The same body at the same path: the setting `prefer` decides whose answer it gets.
     rerank("hosted_vllm at infinity's", url, top_n=2)
+    rerank("hosted_vllm async at infinity's", url, kind="arerank")
     rerank("hosted_vllm preferred", vllm_url, top_n=2)
     rerank("hosted_vllm whole path", f"{vllm_url}/v1/rerank", top_n=2)
     rerank("infinity at vLLM's", vllm_url, top_n=2)
@@ -144,9 +148,10 @@ def test_ranks(answers: dict[str, Any], name: str, cosines: Vectors) -> None:
     np.testing.assert_allclose([score for _, score, _ in ranks], cosines[best], atol=1e-4)
 
 
+@pytest.mark.parametrize("case", ["all", "defaults", "async"])
 @pytest.mark.parametrize("name", RERANKS)
-def test_ranks_of_all_documents(answers: dict[str, Any], name: str, cosines: Vectors) -> None:
-    ranks = answers[f"{name} all"]
+def test_ranks_of_all_documents(answers: dict[str, Any], name: str, case: str, cosines: Vectors) -> None:
+    ranks = answers[f"{name} {case}"]
     assert isinstance(ranks, list), ranks
     order = np.argsort(-cosines).tolist()
     assert [index for index, *_ in ranks] == order
@@ -178,6 +183,7 @@ def test_the_other_of_the_two_cannot_read_the_documents(answers: dict[str, Any])
     for case in ("hosted_vllm at infinity's", "infinity at vLLM's"):
         assert "error" in answers[case], answers[case]
     assert answers["infinity without documents at vLLM's"] == answers["infinity all"]
+    assert answers["hosted_vllm async at infinity's"] == answers["infinity all"]  # it asks for none
 
 
 def refused(answer: Any, error: str, says: str) -> None:

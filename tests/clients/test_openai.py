@@ -77,6 +77,8 @@ def test_a_base_url_without_v1(server: str, same: Check) -> None:
     for base in (server, f"{server}/"):
         with openai.OpenAI(base_url=base, api_key=KEY, max_retries=0) as client:
             same([entry.embedding for entry in client.embeddings.create(model=MODEL, input=TEXTS).data])
+            (model,) = client.models.list().data  # this path is Infinity's too, whose clients insist on the owner
+            assert (model.id, model.object, model.owned_by) == (MODEL, "model", "infinity")
 
 
 async def test_async(server: str, same: Check) -> None:
