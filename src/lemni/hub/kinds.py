@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lemni.hub.chat_templates import names_pair_roles
 from lemni.hub.jsonfile import read_json, read_json_value
 from lemni.hub.router import Router, read_router
 from lemni.hub.spec import ModelKind
@@ -45,12 +46,25 @@ MULTIMODAL = frozenset({"clip", "siglip", "siglip2", "chinese_clip", "clap", "co
 """`model_type` of models of text with images or sound."""
 
 
+def named_like(config: dict[str, Any], path: Path, word: str) -> bool:
+    """Whether a folder's files or its path give it a name with this word, in small letters."""
+    # In caches the last parts of a path are the model's name and its revision.
+    names = [str(config.get("_name_or_path", "")), *path.resolve().parts[-3:]]
+    return any(word in name.lower() for name in names)
+
+
 def _is_splade(folder: Folder) -> bool:
     """Whether a folder without `modules.json` is a SPLADE model by its name; other masked language models are not."""
-    # In caches the last parts of a path are the model's name and its revision.
-    names = [str(folder.config.get("_name_or_path", "")), *folder.path.resolve().parts[-3:]]
-    named = any("splade" in name.lower() for name in names)
+    named = named_like(folder.config, folder.path, "splade")
     return named and not folder.modules and folder.architecture.endswith("ForMaskedLM")
+
+
+def _is_causal_reranker(folder: Folder) -> bool:
+    """Whether a model answers by its next token: by its modules, its chat template or its name."""
+    if folder.modules:
+        return folder.has_module("LogitScore")
+    is_causal = folder.architecture.endswith("ForCausalLM")
+    return is_causal and (names_pair_roles(folder.path) or named_like(folder.config, folder.path, "rerank"))
 
 
 def _is_colbert(folder: Folder) -> bool:
@@ -69,6 +83,7 @@ _KINDS: list[tuple[ModelKind, Callable[[Folder], bool]]] = [
     ("multimodal", lambda f: f.config.get("model_type") in MULTIMODAL),
     # With a Pooling module it is an embedding model whose config.json still names the class it was trained from.
     ("classifier", lambda f: f.architecture.endswith("ForSequenceClassification") and not f.has_module("Pooling")),
+    ("causal_reranker", _is_causal_reranker),
     ("sparse", lambda f: any(map(f.has_module, _SPARSE_MODULES)) or _is_splade(f)),
     ("colbert", _is_colbert),
     ("bge_m3", lambda f: all(bge_m3_layer(f.path, name) for name in _BGE_M3_LAYERS)),

@@ -88,15 +88,20 @@ class TensorStore:
             ModelLoadError: no such tensor, or a storage type that numpy has no equal of (8-bit floats and smaller).
         """
         entry = self._entry(name)
-        data = self.raw(name)
-        if entry.dtype == "BF16":
-            # bfloat16 is the upper half of a float32.
-            halves = _aligned(data, 2).view("<u2")
-            floats: NDArray[np.float32] = (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
-            return floats.reshape(entry.shape)
-        if entry.dtype not in _NUMPY:
-            raise ModelLoadError(f"{entry.path}: tensor {name!r} is stored as {entry.dtype}, which is not supported")
-        return _aligned(data, _BITS[entry.dtype] // 8).view(_NUMPY[entry.dtype]).reshape(entry.shape)
+        return _array(name, entry, self.raw(name), entry.shape)
+
+    def rows(self, name: str, places: Sequence[int]) -> NDArray[Any]:
+        """[len(places), ...]: some rows of a tensor's first axis; only they are read.
+
+        Raises:
+            ModelLoadError: as `numpy`; or there are no such rows.
+        """
+        entry = self._entry(name)
+        count = entry.shape[0]
+        if not all(0 <= place < count for place in places):
+            raise ModelLoadError(f"{entry.path}: tensor {name!r} has {count} rows, so none of each of {list(places)}")
+        data = self.raw(name).reshape(count, -1)[list(places)].reshape(-1)
+        return _array(name, entry, data, (len(places), *entry.shape[1:]))
 
     def parameters(self) -> int:
         """Total count of values, of whatever type."""
@@ -127,6 +132,17 @@ class TensorStore:
         except KeyError:
             files = ", ".join(str(p) for p in self.paths) or "no file"
             raise ModelLoadError(f"no tensor named {name!r} in {files}") from None
+
+
+def _array(name: str, entry: _Entry, data: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[Any]:
+    if entry.dtype == "BF16":
+        # bfloat16 is the upper half of a float32.
+        halves = _aligned(data, 2).view("<u2")
+        floats: NDArray[np.float32] = (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return floats.reshape(shape)
+    if entry.dtype not in _NUMPY:
+        raise ModelLoadError(f"{entry.path}: tensor {name!r} is stored as {entry.dtype}, which is not supported")
+    return _aligned(data, _BITS[entry.dtype] // 8).view(_NUMPY[entry.dtype]).reshape(shape)
 
 
 def _aligned(data: NDArray[np.uint8], itemsize: int) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from types import ModuleType
 # `ModelSpec.kind` -> module with `heads(spec)` and `load(parts)`; see `lemni.tasks.base`.
 KINDS: dict[str, str] = {
     "bge_m3": "lemni.tasks.bge_m3",
+    "causal_reranker": "lemni.tasks.causal_reranker",
     "classifier": "lemni.tasks.classifier",
     "colbert": "lemni.tasks.colbert",
     "dense": "lemni.tasks.dense",
