@@ -21,7 +21,13 @@ from lemni.server.models import Loaded
 from lemni.server.routes import Dialects
 from lemni.server.service import Service
 
-DESCRIPTION = "Turns text, images and audio into vectors, scores and labels. In the API that a client speaks already."
+_ABOUT: dict[str, Any] = {
+    "title": "Lemni",
+    "version": __version__,
+    "description": "Turns text, images and audio into vectors, scores and labels, in the API that its client speaks.",
+    "redoc_url": None,
+    "redirect_slashes": False,
+}
 
 
 def create_app(
@@ -37,7 +43,7 @@ def create_app(
     models' int8 ranges.
     With None, requests wait or get 503 until `app.state.service.attach(...)`.
     """
-    app = FastAPI(title="Lemni", version=__version__, description=DESCRIPTION, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(**_ABOUT)
     app.state.service = Service(settings, longest_s, media, cache_dir)
     app.state.dialects = Dialects(load_dialects())
     if loaded is not None:
@@ -47,21 +53,28 @@ def create_app(
     app.add_exception_handler(HTTPException, on_http_exception)
     app.include_router(probes.router)
     app.include_router(app.state.dialects.router())
-    if settings.api_key is not None:
-        _document_the_key(app)
+    _document(app, with_key=settings.api_key is not None)
     return app
 
 
-def _document_the_key(app: FastAPI) -> None:
-    """Give /docs its field for the API key."""
-    plain = app.openapi
+def _document(app: FastAPI, *, with_key: bool) -> None:
+    """Have /docs say what the dialects take and give, and give it its field for the API key."""
 
-    def with_key() -> dict[str, Any]:
-        schema = plain()
-        schema.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path, operations in schema["paths"].items():
-            for method, operation in operations.items():
-                operation["security"] = [] if is_public(method, path) else [{"key": []}]
-        return schema
+    def documented() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            described = FastAPI(**_ABOUT)
+            described.include_router(probes.router)
+            described.include_router(app.state.dialects.router(documented=True))
+            app.openapi_schema = described.openapi()
+            if with_key:
+                _want_key(app.openapi_schema)
+        return app.openapi_schema
 
-    app.openapi = with_key  # type: ignore[method-assign]
+    app.openapi = documented  # type: ignore[method-assign]
+
+
+def _want_key(schema: dict[str, Any]) -> None:
+    schema.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            operation["security"] = [] if is_public(method, path) else [{"key": []}]

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lemni.config import MediaSettings
 from lemni.errors import InvalidRequest
 from lemni.media import Kind
-from lemni.media.fetch import Fetcher
 from lemni.media.sources import Source, load_all
 from lemni.server.body import kind_of
 from lemni.types import Audio, Image, Item, Mixed
+
+if TYPE_CHECKING:
+    from lemni.media.fetch import Fetcher
 
 
 @dataclass(frozen=True, slots=True)

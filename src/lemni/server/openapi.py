@@ -34,7 +34,6 @@ def documentation(method: str, path: str, owners: list[tuple[Dialect, Operation]
         "tags": list(dict.fromkeys(dialect.name for dialect, _ in owners)),
         "operation_id": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
         "openapi_extra": extra,
-        "response_model": None,
     }
 
 

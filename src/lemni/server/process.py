@@ -101,6 +101,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         await calls
         ending.cancel()
+        await self._service.close()
 
     async def _stop_grpc(self) -> None:
         if self._grpc is not None:

@@ -31,13 +31,15 @@ class Dialects:
         self._paths = {path.partition("{")[0]: fallback(owners)[0] for (_, path), owners in self._owners.items()}
         self._paths |= {dialect.prefix: dialect for dialect in dialects if dialect.prefix}
 
-    def router(self) -> APIRouter:
-        """One route for each method and path."""
+    def router(self, *, documented: bool = False) -> APIRouter:
+        """One route for each method and path. `documented` ones know what they take and give, for /docs: that takes all
+        schemas, so a server starts without."""
         router = APIRouter()
         # Whole paths first: a path with a parameter would take them too.
         for method, path in sorted(self._owners, key=lambda key: "{" in key[1]):
             owners = self._owners[method, path]
-            router.add_api_route(path, _endpoint(owners), methods=[method], **documentation(method, path, owners))
+            words = documentation(method, path, owners) if documented else {}
+            router.add_api_route(path, _endpoint(owners), methods=[method], response_model=None, **words)
         return router
 
     def knows(self, path: str) -> bool:

@@ -6,21 +6,24 @@ The models are loaded while the port is open already: a request that comes early
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from starlette.requests import Request as HttpRequest
 
 from lemni.config import MediaSettings, ServerSettings
 from lemni.engine import Engine, ModelStatus
 from lemni.errors import RequestCancelled, Unavailable
-from lemni.media.fetch import Fetcher
 from lemni.server.names import Names
 from lemni.server.quantized import MeasuredRanges
 from lemni.tasks.model import LoadedModel
 from lemni.types import ModelCard, Request, Result, Task
+
+if TYPE_CHECKING:
+    from lemni.media.fetch import Fetcher
 
 LOADING_PATIENCE_S = 5.0
 """How long an early request waits for the models before it gets 503."""
@@ -32,7 +35,6 @@ class Service:
     Attributes:
         longest_s: bound of the deadlines that requests ask for.
         media: limits of images and audio.
-        fetcher: gets them from URLs.
         ranges: of the models' int8 vectors, kept in `cache_dir`.
         engine: started; None while the models are loading.
         names: the served models.
@@ -45,7 +47,6 @@ class Service:
     ) -> None:
         self.settings = settings
         self.media = media
-        self.fetcher = Fetcher(media)
         self.ranges = MeasuredRanges(cache_dir)
         self.longest_s = longest_s
         self.engine: Engine | None = None
@@ -64,6 +65,18 @@ class Service:
         if self.state == "loading":
             self.state = "serving"
         self._changed.set()
+
+    @functools.cached_property
+    def fetcher(self) -> Fetcher:
+        """Gets images and audio from URLs; made when one comes."""
+        from lemni.media.fetch import Fetcher
+
+        return Fetcher(self.media)
+
+    async def close(self) -> None:
+        """Let go of what the service itself holds; no request runs any more."""
+        if "fetcher" in self.__dict__:
+            await self.fetcher.close()
 
     def stop(self) -> None:
         """Not ready any more; requests that wait for the models give up. Running ones are not touched."""
