@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from lemni.engine import Engine
 from lemni.server.app import create_app
 from lemni.server.dialects.infinity import InfinityModels
 from tests.engine.toy import Gate, ToyModel, engine_of, request
@@ -122,6 +123,13 @@ async def test_models_have_infinity_s_fields_beside_openai_s(real: httpx.AsyncCl
     assert ours["stats"]["batch_size"] >= 1
     [openai] = (await real.get("/v1/models")).json()["data"]
     assert {key for key in openai if ours[key] != openai[key]} == {"owned_by", "backend", "capabilities"}
+
+
+async def test_models_below_a_prefix_are_infinity_s(toy_engine: Engine) -> None:
+    """Infinity is often served below /v1, where its clients then ask too."""
+    async with client_of(create_app(loaded(toy_engine), server_settings(url_prefix="/v1"))) as client:
+        [model] = (await client.get("/v1/models")).json()["data"]
+    assert (model["id"], model["owned_by"]) == ("toy", "infinity")
 
 
 async def test_stats_count_what_waits(toy: ToyModel) -> None:
