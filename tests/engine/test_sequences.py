@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import gc
+import time
+import weakref
+from collections.abc import Sequence as Seq
 
 import numpy as np
 import pytest
 
-from lemni.errors import InternalError, InvalidOutput, InvalidRequest
-from lemni.types import Item, Request, Task
-from tests.engine.toy import PATIENCE_S, ToyModel, check, engine_of, plugged, request
+from lemni.errors import InternalError, InvalidOutput, InvalidRequest, LemniError
+from lemni.types import Features, Item, Request, Result, Row, Sequence, Task
+from tests.engine.toy import PATIENCE_S, Gate, ToyModel, check, engine_of, plugged, request
 
 
 def test_an_item_of_several_sequences_is_complete_when_all_are() -> None:
@@ -128,3 +133,42 @@ def test_errors_use_the_callers_name_for_its_items() -> None:
         with pytest.raises(InvalidRequest, match="texts is empty"):
             engine.submit("toy", Request((), field="texts"))
         assert engine.status()["toy"].errors == {"invalid_request": 5}
+
+
+class Pictures(ToyModel):
+    """Every sequence has an array, which is remembered weakly."""
+
+    def __init__(self) -> None:
+        super().__init__(budget=1)
+        self.arrays: list[weakref.ref[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = []
+
+    def tokenize(self, request: Request, start: int, stop: int) -> list[list[Sequence] | LemniError]:
+        return [
+            one if isinstance(one, LemniError) else list(map(self._pictured, one))
+            for one in super().tokenize(request, start, stop)
+        ]
+
+    def _pictured(self, sequence: Sequence) -> Sequence:
+        array = np.zeros(8, np.float32)
+        self.arrays.append(weakref.ref(array))
+        return dataclasses.replace(sequence, features=Features({"pixels": array}, sequence.ids.tobytes()))
+
+    def finish(self, items: Seq[Seq[Row]], request: Request) -> Result:
+        assert all(row.sequence.features is None for rows in items for row in rows)
+        return super().finish(items, request)
+
+
+def test_pictures_are_let_go_as_soon_as_they_are_computed() -> None:
+    model = Pictures()
+    model.gates[9] = gate = Gate()
+    items: list[Item] = ["1", "2", "3", "9"]
+    with engine_of(model) as engine:
+        handle = engine.submit("toy", request(*items))
+        gate.wait_entered()  # the last one; the others have been computed, of equal length and in their order
+        while engine.status()["toy"].running_sequences > 1:
+            time.sleep(0.001)
+        gc.collect()
+        alive = [array() is not None for array in model.arrays]
+        gate.open()
+        check(handle.result(PATIENCE_S), items)
+    assert alive == [False, False, False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -91,6 +92,8 @@ class Job(Share):
     def fill(self, place: Place, row: Outputs) -> bool:
         """A sequence is computed. Returns whether it was the last."""
         item, part = place
+        if self._sequences[item][part].features is not None:  # megabytes that nobody needs any more
+            self._sequences[item][part] = dataclasses.replace(self._sequences[item][part], features=None)
         self._rows[item][part] = row
         self._missing -= 1
         return self._missing == 0

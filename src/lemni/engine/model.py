@@ -38,5 +38,5 @@ class Model(Protocol):
 
     def finish(self, items: Seq[Seq[Row]], request: Request) -> Result:
         """Rows of a whole request, as the runtime gave them, into its result: cut, normalise, score. Equal sequences
-        of several requests share rows, so they must not be written to."""
+        of several requests share rows, so they must not be written to. Sequences have lost their features."""
         ...
