@@ -98,6 +98,13 @@ REFUSED: list[tuple[Any, int, str | None, str, list[str]]] = [
     ({"input": "a", "deadline_s": 0}, 400, "deadline_s", "invalid_request", ["deadline_s is 0", "greater than 0"]),
     ({"input": "a", "deadline_s": "5"}, 400, "deadline_s", "invalid_request", ["deadline_s is '5'"]),
     ({"input": [[1.5]] * 9}, 400, "input", "too_many_items", ["9 items", "at most 8"]),
+    (
+        b'{"input": [' + b'{"content": [' * 400 + b'"a"' + b"]}" * 400 + b"]}",
+        400,
+        "input[0]",
+        "invalid_request",
+        ["input[0].content[0]", "nested too deep"],
+    ),
     (b"[" * 100_000, 400, None, "invalid_request", ["not valid JSON", "depth"]),
     (b'{"input": "' + b"x" * (1 << 20) + b'"}', 413, None, "payload_too_large", ["1048589", "1048576"]),
 ]

@@ -8,6 +8,7 @@ import socket
 import httpx
 import pytest
 
+from lemni.config import MediaSettings
 from lemni.engine import Engine
 from lemni.server.app import create_app
 from tests.engine.toy import Gate, ToyModel
@@ -67,3 +68,19 @@ def test_a_large_body_is_refused_before_it_is_sent(toy_engine: Engine) -> None:
             connection.settimeout(PATIENCE_S)
             connection.sendall(HEAD % (99_999_999, b"Expect: 100-continue\r\n"))
             assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_hanging_up_ends_the_downloads(toy_engine: Engine) -> None:
+    media = MediaSettings.model_validate({"media_allow_hosts": ["127.0.0.1"], "media_timeout_s": 10 * PATIENCE_S})
+    app = create_app(loaded(toy_engine), server_settings(), media=media)
+    with socket.create_server(("127.0.0.1", 0)) as site, listening(app) as url:
+        site.settimeout(PATIENCE_S)
+        picture = f"http://127.0.0.1:{site.getsockname()[1]}/cat.png"
+        client = _send(url, {"input": picture, "modality": "image"})
+        download, _ = site.accept()
+        with download:
+            download.settimeout(PATIENCE_S)
+            client.close()
+            while download.recv(4096):  # the request for the picture, then the end
+                pass
+        assert httpx.post(f"{url}/v1/embeddings", json={"input": "1"}).status_code == 200

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 
 from lemni.server.content import Raw, fetched
 from lemni.server.errors import log
-from lemni.server.service import Service
+from lemni.server.service import Service, while_there
 from lemni.tasks.model import LoadedModel
 from lemni.types import Item, ModelCard, Options, Priority, Request, Result, Task
 
@@ -45,9 +45,14 @@ class Call:
         """
         return await self.service.model(name, task)
 
-    async def items(self, raw: Seq[Raw], field: str = "input") -> list[Item]:
-        """What the client sent, with the bytes of its images and sounds. Raises InvalidRequest that names the item."""
-        return await fetched(raw, field, self.service.media, self.service.fetcher)
+    async def items(self, raw: Seq[Raw], field: str = "input", *, lone: bool = False) -> list[Item]:
+        """What the client sent, with the bytes of its images and sounds, which are given up as soon as it hangs up.
+
+        Raises InvalidRequest that names the item: by `field` itself, if it is `lone`.
+        """
+        if all(isinstance(one, str | list) for one in raw):
+            return [one for one in raw if isinstance(one, str | list)]
+        return await while_there(self.http, fetched(raw, field, self.service.media, self.service.fetcher, lone=lone))
 
     def model(self, card: ModelCard) -> LoadedModel:
         """The loaded model of a card, for its tokenizer. Slow work with it belongs in a thread."""

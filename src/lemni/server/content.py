@@ -48,23 +48,24 @@ Raw: TypeAlias = str | list[int] | RawImage | RawAudio | RawMixed
 # Keys (or values of "type") of an object that holds an image or a sound, and what is inside.
 _IMAGES = ("image", "image_url", "image_base64", "input_image")
 _AUDIO = ("audio", "audio_url", "input_audio", "audio_base64")
+_DEEPEST = 8  # lists in lists: more than any client sends, and far from what Python's stack takes
 
 
-def content_of(value: Any, name: str) -> Raw:
+def content_of(value: Any, name: str, depth: int = 0) -> Raw:
     """One input: a string, an object with a text, an image or a sound, or a list of such parts.
 
-    Raises InvalidRequest; `name` is the input's in the client's words.
+    Raises InvalidRequest; `name` is the input's in the client's words. `depth` counts the lists around it.
     """
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
         return RawImage(value)
     if isinstance(value, list):
-        return _mixed(value, name)
+        return _mixed(value, name, depth)
     if not isinstance(value, dict):
         raise InvalidRequest(f"{name} is {kind_of(value)}; it must be a string, or an object with a text or an image")
     if isinstance(value.get("content"), list):
-        return _mixed(value["content"], f"{name}.content")
+        return _mixed(value["content"], f"{name}.content", depth)
     if isinstance(value.get("content"), str):
         return str(value["content"])
     for key in _IMAGES:
@@ -79,8 +80,10 @@ def content_of(value: Any, name: str) -> Raw:
     raise InvalidRequest(f"{name} is an object without any of: {known}")
 
 
-def _mixed(parts: list[Any], name: str) -> Raw:
-    found: list[Any] = [content_of(part, f"{name}[{place}]") for place, part in enumerate(parts)]
+def _mixed(parts: list[Any], name: str, depth: int) -> Raw:
+    if depth == _DEEPEST:
+        raise InvalidRequest(f"{name} is nested too deep: at most {_DEEPEST} lists")
+    found: list[Any] = [content_of(part, f"{name}[{place}]", depth + 1) for place, part in enumerate(parts)]
     if not found:
         raise InvalidRequest(f"{name} is an empty list; it must hold at least one part")
     if len(found) == 1:
@@ -99,14 +102,16 @@ def _source(value: Any, name: str) -> str | bytes:
     return value
 
 
-async def fetched(raw: Seq[Raw], field: str, settings: MediaSettings, fetcher: Fetcher) -> list[Item]:
+async def fetched(
+    raw: Seq[Raw], field: str, settings: MediaSettings, fetcher: Fetcher, *, lone: bool = False
+) -> list[Item]:
     """The items, with the bytes of their images and sounds. Raises InvalidRequest that names the guilty one."""
     sources: list[Source] = []
     for place, item in enumerate(raw):
         for part in item.parts if isinstance(item, RawMixed) else (item,):
             if isinstance(part, RawImage | RawAudio):
                 kind: Kind = "image" if isinstance(part, RawImage) else "audio"
-                sources.append(Source(kind, part.source, place, f"{field}[{place}]"))
+                sources.append(Source(kind, part.source, place, field if lone else f"{field}[{place}]"))
     files = iter(await load_all(sources, settings, fetcher)) if sources else iter(())
 
     def made(part: str | RawImage) -> str | Image:

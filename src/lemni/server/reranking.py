@@ -10,7 +10,7 @@ from lemni.server.body import kind_of
 from lemni.server.call import Call
 from lemni.server.content import Raw, content_of
 from lemni.server.inputs import check_count
-from lemni.types import Audio, Chunks, ModelCard, Options, Pair, Priority, Result
+from lemni.types import Image, Mixed, ModelCard, Options, Pair, Priority, Result
 
 
 def documents_of(value: Any, max_items: int, field: str, rank_fields: Seq[str] | None = None) -> list[Raw]:
@@ -43,13 +43,16 @@ async def rerank(
     deadline_s: float | None = None,
 ) -> Result:
     """Scores of every document for the query, in the order of the documents."""
-    [first] = await call.items([query], "query")
+    [first] = await call.items([query], "query", lone=True)
     seconds = await call.items(documents, field)
     pairs = []
-    for item in seconds:
-        if isinstance(first, Audio | Chunks | Pair | list) or isinstance(item, Audio | Chunks | Pair | list):
-            raise InvalidRequest("queries and documents are texts or images")
-        pairs.append(Pair(first, item))  # type: ignore[arg-type]
+    if not isinstance(first, str | Image | Mixed):
+        raise InvalidRequest("query is a sound; queries are texts or images", param="query")
+    for index, item in enumerate(seconds):
+        if not isinstance(item, str | Image | Mixed):
+            name = f"{field}[{index}]"
+            raise InvalidRequest(f"{name} is a sound; documents are texts or images", item=index, param=name)
+        pairs.append(Pair(first, item))
     return await call.run(card, pairs, options, tasks=("score",), field=field, priority=priority, deadline_s=deadline_s)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
@@ -24,6 +24,8 @@ from lemni.types import ModelCard, Request, Result, Task
 
 if TYPE_CHECKING:
     from lemni.media.fetch import Fetcher
+
+_Done = TypeVar("_Done")
 
 LOADING_PATIENCE_S = 5.0
 """How long an early request waits for the models before it gets 503."""
@@ -112,16 +114,7 @@ class Service:
         Raises what the engine raises, and RequestCancelled when the client has gone.
         """
         engine = await self._loaded()
-        result = asyncio.wrap_future(engine.submit(name, request))
-        gone = asyncio.ensure_future(_disconnected(http))
-        try:
-            await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not result.done():
-                raise RequestCancelled("the client went away")
-            return result.result()
-        finally:
-            gone.cancel()
-            result.cancel()
+        return await while_there(http, asyncio.wrap_future(engine.submit(name, request)))
 
     async def _loaded(self) -> Engine:
         if self.state == "loading":
@@ -137,6 +130,23 @@ class Service:
 def service_of(http: HttpRequest) -> Service:
     service: Service = http.app.state.service
     return service
+
+
+async def while_there(http: HttpRequest, work: Awaitable[_Done]) -> _Done:
+    """What the work gives; it is cancelled as soon as the client hangs up. The HTTP body must have been read.
+
+    Raises RequestCancelled when the client has gone.
+    """
+    result = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(http))
+    try:
+        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
+            raise RequestCancelled("the client went away")
+        return result.result()
+    finally:
+        gone.cancel()
+        result.cancel()
 
 
 async def _disconnected(http: HttpRequest) -> None:
