@@ -38,3 +38,11 @@ async def test_a_broken_form(real: httpx.AsyncClient) -> None:
     answer = await real.post("/v1/embeddings", content=b"--y\r\nnonsense", headers=headers)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
+
+
+async def test_a_charset_that_gives_what_is_no_text(real: httpx.AsyncClient) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\\ud800\r\n--x--\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=x; charset=unicode_escape"}
+    answer = await real.post("/tokenize", content=form, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "prompt holds a lone surrogate, which is no character"

@@ -135,6 +135,7 @@ def test_late_chunks_with_a_prompt_options_and_dense_modules(tmp_path: Path) -> 
     [
         (("a", "", "b"), InvalidRequest, r"input\[1\]: part 1 holds no text to embed"),
         (("a", "b", "  \n"), InvalidRequest, r"input\[1\]: part 2 holds no text"),
+        ((), InvalidRequest, r"input\[1\] has no parts"),
         (("a", "b\ud800"), InvalidRequest, r"input\[1\] holds a lone surrogate"),
         (("abc " * 3, "def " * 6), InputTooLong, r"input\[1\] has 29 tokens in all its parts, .* at most 24 in one"),
     ],
@@ -214,6 +215,15 @@ def test_chunks_of_a_long_text_by_default_and_with_a_prompt_that_is_left_out(tmp
     np.testing.assert_allclose(run(model, ["ab " * 20], prompt="ab ").vectors[0], expected, atol=1e-5)
 
 
+def test_a_limit_within_a_prompt_that_is_left_out(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32, include_prompt=False)], prompts=PROMPTS)
+    model = load(tmp_path)
+    for limit in (1, 3):
+        vectors = run(model, ["abc def"], prompt_name="query", max_tokens=limit).vectors
+        assert np.isfinite(vectors).all()
+        assert np.abs(vectors).max() > 0
+
+
 def test_token_ids_are_not_cut_into_chunks(tmp_path: Path) -> None:
     sentence_model(tmp_path, [Pooling(32)], max_length=12)
     model = load(tmp_path)
@@ -230,6 +240,7 @@ def test_all_of_a_text_in_chunks_counts_for_admission(tmp_path: Path) -> None:
     assert model.estimate_tokens(text, request([])) == 12
     assert model.estimate_tokens(text, request([], truncate="chunk")) > 1000
     assert load(tmp_path, truncate="chunk").estimate_tokens(text, request([])) > 1000
+    assert model.estimate_tokens(Chunks((text, text)), request([])) > 2000
 
 
 # Scores of pairs
@@ -328,6 +339,7 @@ def test_what_is_wrong_with_a_pair_names_its_side(tmp_path: Path) -> None:
         ([Image(b"x")], ("embed",), InvalidRequest, "takes no image; it takes text"),
         (["a"], ("score",), InvalidRequest, "scoring takes pairs"),
         ([Pair("a", Image(b"x"))], ("score",), InvalidRequest, "embeds single texts, not images"),
+        ([Pair([1], "a")], ("score",), InvalidRequest, "not of list"),  # type: ignore[arg-type]
     ],
 )
 def test_what_a_dense_model_refuses(

@@ -45,17 +45,17 @@ def steps(engine: Engine, model: LoadedModel, settings: EngineSettings, request:
         for part in _parts(model, request, settings.max_queue_tokens // _PARTS_PER_QUEUE):
             if len(handles) == _PARTS_IN_FLIGHT:
                 yield handles[0]
-                results.append(_taken(handles.popleft(), model))
+                results.append(_taken(handles.popleft(), model, request))
             while isinstance(answer := _submit(engine, model, part, until, deadline_s), float):
                 if handles:
                     yield handles[0]
-                    results.append(_taken(handles.popleft(), model))
+                    results.append(_taken(handles.popleft(), model, request))
                 else:
                     yield answer
             handles.append(answer)
         while handles:
             yield handles[0]
-            results.append(_taken(handles.popleft(), model))
+            results.append(_taken(handles.popleft(), model, request))
     finally:
         for handle in handles:
             handle.cancel()
@@ -80,11 +80,12 @@ def joined(results: Seq[Result]) -> Result:
     )
 
 
-def _taken(handle: Handle, model: LoadedModel) -> Result:
+def _taken(handle: Handle, model: LoadedModel, request: Request) -> Result:
     result = handle.result()
     if result.truncated:
+        limit = min(model.card.max_length, request.options.max_tokens or model.card.max_length)
         message = "%d of %d inputs were cut to %d tokens; truncate='error' refuses such inputs"
-        logger.warning(message, len(result.truncated), len(result.token_counts), model.card.max_length)
+        logger.warning(message, len(result.truncated), len(result.token_counts), limit)
     return result
 
 

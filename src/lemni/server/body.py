@@ -128,6 +128,9 @@ async def _read_form(http: Request, max_mib: float) -> dict[str, Any]:
     except (MultiPartException, KeyError, ValueError) as error:
         raise InvalidRequest(f"the form cannot be read: {getattr(error, 'message', error)}") from None
     for name, value in form.multi_items():
+        # The form's own charset decides, and some of Python's give what is no text.
+        if isinstance(value, str) and _LONE.search(value):
+            raise InvalidRequest(f"{name} holds a lone surrogate, which is no character", param=name)
         fields.setdefault(name, []).append(_option(name, value) if isinstance(value, str) else await value.read())
     await form.close()
     return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}

@@ -58,7 +58,7 @@ class Parts:
     max_length: int
     truncate: Truncate | None = None
     prompt_name: str | None = None
-    media: MediaSettings = MediaSettings.model_validate({})
+    media: MediaSettings = MediaSettings.model_validate({})  # noqa: RUF009 (frozen)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class DenseTask:
         if isinstance(item, Chunks):
             if not self._late:
                 raise TaskNotSupported(f"{self._name} does not give one vector per token, which late chunking needs")
-            return sum(self.texts.tokenizer.estimate(text) for text in item.texts)
+            return sum((self.texts.tokenizer.estimate(text, whole=True) for text in item.texts), 1)
         return self.texts.estimate(plain(item, self._name), request.options)
 
     def encode(self, request: Request, start: int, stop: int) -> list[list[Sequence] | LemniError]:

@@ -1,7 +1,7 @@
 """A loaded model: its tasks behind the one face that the engine knows.
 
 Checks what holds for every task (types of options, which tasks and which kinds of items the model takes) and hands
-the rest to the task. A request with several tasks is encoded once, by the first, and computed in one forward pass.
+the rest to the task. A request with several tasks is computed in one forward pass, if they need the same tokens.
 """
 
 from __future__ import annotations

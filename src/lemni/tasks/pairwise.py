@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lemni.errors import InvalidRequest, LemniError
 from lemni.tasks.tokenizer import Named
-from lemni.types import InputType, Item, Options, Pair, Request, Row, Sequence
+from lemni.types import Audio, Image, InputType, Item, Mixed, Options, Pair, Request, Row, Sequence
 
 Similarities = Callable[[Seq[Seq[Row]], Seq[Seq[Row]], Options], NDArray[np.float32]]
 """Rows of the first and of the second input of every pair -> float32 [pairs]."""
@@ -49,6 +49,9 @@ class Pairwise:
     def estimate(self, item: Item, request: Request) -> int:
         if not isinstance(item, Pair):
             raise InvalidRequest("scoring takes pairs of inputs")
+        for side in (item.first, item.second):
+            if not isinstance(side, str | Image | Audio | Mixed):
+                raise InvalidRequest(f"scoring takes pairs of texts, images or sounds, not of {type(side).__name__}")
         return self._embeds.estimate(item.first, request) + self._embeds.estimate(item.second, request)
 
     def encode(self, request: Request, start: int, stop: int) -> list[list[Sequence] | LemniError]:

@@ -133,6 +133,8 @@ class Tokenizer:
     def encode_chunks(self, texts: Seq[str], name: str, prompt: str = "") -> Sequence | LemniError:
         """Parts of one document as one sequence, joined by blanks where they meet without one, and the span of
         tokens of each. A token belongs to the part that its first character is in; markers around belong to none."""
+        if not texts:
+            return InvalidRequest(f"{name} has no parts; it must have at least one")
         joined, ends = prompt, []
         for text in texts:
             if not is_unicode(text):
@@ -246,7 +248,9 @@ class Tokenizer:
             return sequence
         if truncate == "error":
             return InputTooLong(f"{name} has {len(sequence.ids)} tokens, but the request allows {limit}")
-        return dataclasses.replace(sequence, ids=self._cut(sequence.ids, truncate, limit), truncated=True)
+        ids = self._cut(sequence.ids, truncate, limit)
+        pool_start = min(sequence.pool_start, len(ids) - 1)
+        return dataclasses.replace(sequence, ids=ids, pool_start=pool_start, truncated=True)
 
     def _cut(self, ids: NDArray[Any], truncate: Truncate, limit: int | None = None) -> NDArray[Any]:
         """Cut to the limit or the maximum length, but keep a special token at either end, as the library would."""
