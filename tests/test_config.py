@@ -96,6 +96,9 @@ def test_every_field_can_be_set_in_each_source(section: type[Any], tmp_path: Pat
         "cache_dir": "/somewhere",
         "media_urls": "listed",
         "media_allow_hosts": "example.org,10.0.0.0/8",
+        "cors_origins": "https://example.org,http://localhost:3000",
+        "url_prefix": "/api/v1",
+        "prefer": "vllm",
     }
     for name, info in section.model_fields.items():
         value = samples.get(name) or ("true" if info.annotation is bool else "17")

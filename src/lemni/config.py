@@ -44,6 +44,17 @@ def _dtype(value: Any) -> Any:
 _HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*")
 
 
+def _origins(value: Any) -> Any:
+    """A list, or a text with commas, of origins such as https://example.org, or "*"."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        return value
+    if wrong := [one for one in value if one != "*" and not re.fullmatch(r"https?://[^/\s]+", str(one))]:
+        raise ValueError(f"Input should be origins such as https://example.org, or *; not {str(wrong[0])[:100]!r}")
+    return tuple(value)
+
+
 def _hosts(value: Any) -> Any:
     """A list, or a text with commas, of host names, `*.domain` patterns and networks; all in lower case."""
     if isinstance(value, str):
@@ -68,6 +79,9 @@ def _host(entry: str) -> str:
 
 
 DType = Annotated[Literal["auto", "float32", "float16", "bfloat16"], BeforeValidator(_dtype)]
+
+
+Pooling = Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "splade"]
 
 
 class _Settings(BaseModel):
@@ -98,8 +112,11 @@ class ModelSettings(_Settings):
     dtype: DType = Field(
         "auto", description="Precision of the computation; auto is float32 on CPU, float16 or bfloat16 on GPU."
     )
-    pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "splade"] | None = Field(
-        None, description="Override of the model's own pooling mode; splade serves a masked-LM model as a sparse one."
+    pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "splade"] | None = (
+        Field(
+            None,
+            description="Override of the model's own pooling mode; splade serves a masked-LM model as a sparse one.",
+        )
     )
     max_length: int | None = Field(None, ge=1, description="Override of the model's own maximum length, in tokens.")
     truncate: Truncate | None = Field(
@@ -145,6 +162,9 @@ class ServerSettings(_Settings):
     )
     url_prefix: str | None = Field(
         None, pattern=r"^(/[\w.~-]+)+$", description="Path that every route also answers below, such as /api/v1."
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] | None = Field(
+        None, description="Origins whose pages may call the server from a browser, by commas; * for all."
     )
     any_model_name: bool = Field(
         False, description="With one model, answer whatever model name a client sends; else an unknown one is a 404."

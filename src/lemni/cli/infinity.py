@@ -128,8 +128,6 @@ def settings_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[st
         if given[name]:
             logger.info("--%s is Infinity's own business and has no effect here", name)
     one = {name: values[-1] if (values := given[name]) else None for name in _ONCE}
-    if one["permissive-cors"]:
-        logger.warning("--permissive-cors has no effect here: put a proxy in front for browsers of other origins")
     if one["redirect-slash"] not in (None, "/docs"):
         logger.info("--redirect-slash has no effect here: / tells what this server is")
     level = str(one["log-level"] or "info")
@@ -139,6 +137,7 @@ def settings_of(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[st
         "api_key": one["api-key"] or None,
         "url_prefix": _prefix(one["url-prefix"] or one["proxy-root-path"] or ""),
         "log_level": _LEVELS.get(level, level),
+        "cors_origins": ("*",) if one["permissive-cors"] else None,
         "max_items": environ.get("INFINITY_MAX_CLIENT_BATCH_SIZE") or 2048,
         "any_model_name": True,
         "prefer": "infinity",

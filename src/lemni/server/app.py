@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from lemni import __version__
 from lemni.config import MediaSettings, ServerSettings
@@ -49,6 +50,11 @@ def create_app(
     if loaded is not None:
         app.state.service.attach(loaded.engine, loaded.models)
     app.add_middleware(Edge, api_key=settings.api_key, url_prefix=settings.url_prefix)
+    if settings.cors_origins:
+        # Around everything: a browser asks first, without the key.
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+        )
     app.add_exception_handler(LemniError, on_lemni_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.include_router(probes.router)
