@@ -15,6 +15,9 @@ from lemni.server.body import kind_of
 from lemni.tasks.model import LoadedModel
 from lemni.tasks.tokenizer import Tokenizer
 
+MOST_CHARACTERS = 1 << 20
+"""Of all texts that are tokenised at once: what people look at, and some hundred megabytes of tokens already."""
+
 
 class Token(NamedTuple):
     """`start` and `stop` are None for a special token, which stands for nothing in the text."""
@@ -39,7 +42,7 @@ def tokenized(
     """The tokens of each text, never cut; the prompt counts as a part of the text.
 
     Raises:
-        InvalidRequest: `prompt_name` is no prompt of the model's.
+        InvalidRequest: over `MOST_CHARACTERS`, or `prompt_name` is no prompt of the model's.
         TaskNotSupported: the model takes no texts.
     """
     prompts = model.card.prompts
@@ -49,6 +52,8 @@ def tokenized(
             f"prompt_name {prompt_name[:100]!r} is no prompt of {model.card.name}. Available prompts: [{known}]",
             param="prompt_name",
         )
+    if (characters := sum(map(len, texts))) > MOST_CHARACTERS:
+        raise InvalidRequest(f"the texts have {characters} characters together; at most {MOST_CHARACTERS} are tokenised")
     whole = [prompts[prompt_name] + text for text in texts] if prompt_name is not None else list(texts)
     encodings = tokenizer_of(model).library.encode_batch(whole, add_special_tokens=special)
     return [_tokens(text, encoding) for text, encoding in zip(whole, encodings, strict=True)]
