@@ -53,7 +53,9 @@ def tokenized(
             param="prompt_name",
         )
     if (characters := sum(map(len, texts))) > MOST_CHARACTERS:
-        raise InvalidRequest(f"the texts have {characters} characters together; at most {MOST_CHARACTERS} are tokenised")
+        raise InvalidRequest(
+            f"the texts have {characters} characters together; at most {MOST_CHARACTERS} are tokenised"
+        )
     whole = [prompts[prompt_name] + text for text in texts] if prompt_name is not None else list(texts)
     encodings = tokenizer_of(model).library.encode_batch(whole, add_special_tokens=special)
     return [_tokens(text, encoding) for text, encoding in zip(whole, encodings, strict=True)]
