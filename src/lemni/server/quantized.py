@@ -20,8 +20,8 @@ from lemni.hub.cache import DEFAULT_DIR
 from lemni.server.inputs import lower
 from lemni.server.rows import base64_rows, float_rows, off_the_loop
 from lemni.tasks.output_types import OutputType, convert, needs_ranges
-from lemni.tasks.ranges import Ranges, RangesKey, calibrate, corpus, fingerprint
-from lemni.types import ModelCard, Options, Request
+from lemni.tasks.ranges import Ranges, RangesKey, calibrate, calibration_request, key_of
+from lemni.types import ModelCard, Options
 
 if TYPE_CHECKING:
     from lemni.server.call import Call
@@ -103,26 +103,12 @@ class MeasuredRanges:
         """
         async with self._locks.setdefault(card.name, asyncio.Lock()):
             if card.name not in self._keys:
-                self._keys[card.name] = await asyncio.to_thread(_key, card)
+                self._keys[card.name] = await asyncio.to_thread(key_of, card)
             key = self._keys[card.name]
-            found = await asyncio.to_thread(self._get, key, card, options)
+            found = await asyncio.to_thread(self._ranges.of, key, card, options)
             if found is None:
-                request = Request(corpus(), Options(normalize=False, prompt="", truncate="right"), priority="bulk")
-                measured = await engine.embed(card.name, request)
+                measured = await engine.embed(card.name, calibration_request())
                 await asyncio.to_thread(self._ranges.put, key, calibrate(lambda _: measured.vectors))
-                found = await asyncio.to_thread(self._get, key, card, options)
+                found = await asyncio.to_thread(self._ranges.of, key, card, options)
             assert found is not None
             return found
-
-    def _get(self, key: RangesKey, card: ModelCard, options: Options) -> NDArray[np.float32] | None:
-        normalize = options.normalize
-        if normalize is None:  # as `DenseTask.vectors` decides
-            normalize = card.normalized or options.dimensions is not None
-        return self._ranges.get(key, dimensions=options.dimensions, normalize=normalize)
-
-
-def _key(card: ModelCard) -> RangesKey:
-    # Nothing but its files pins a folder.
-    folder = Path(card.model_id)
-    revision = fingerprint(folder) if card.source == "folder" and folder.is_dir() else card.revision
-    return RangesKey(card.model_id, revision or "", f"dense {card.pooling}".strip())

@@ -1,8 +1,9 @@
 """The ranges of a model's dimensions, in which int8 and uint8 vectors are counted: measured once, kept in the cache.
 
 What is kept is the raw vectors of a small built-in corpus, not their extremes: ranges for every number of `dimensions`,
-normalised or not, follow from them without another forward pass. Knows no model: whoever serves one passes a function
-that embeds texts. Ranges are of texts; images of a two-tower model lie elsewhere.
+normalised or not, follow from them without another forward pass. Knows no model and no engine: whoever has one (the
+server, the command line) embeds `calibration_request` with it. Ranges are of texts without a prompt; images of a
+two-tower model lie elsewhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemni.errors import InvalidOutput, InvalidRequest
+from lemni.types import ModelCard, Options, Request
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,19 @@ class RangesKey:
         parts = (self.model_id, self.revision, self.kind, *corpus())
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         return f"{quote(self.model_id.rpartition('/')[2], safe='')[:80]}-{digest}.npy"
+
+
+def key_of(card: ModelCard) -> RangesKey:
+    """Of a model's dense vectors. Reads a folder's file dates."""
+    # Nothing but its files pins a folder.
+    folder = Path(card.model_id)
+    revision = fingerprint(folder) if card.source == "folder" and folder.is_dir() else card.revision
+    return RangesKey(card.model_id, revision or "", f"dense {card.pooling}".strip())
+
+
+def calibration_request() -> Request:
+    """What gives the raw vectors for `calibrate`: the corpus, behind all interactive work."""
+    return Request(corpus(), Options(normalize=False, prompt="", truncate="right"), priority="bulk")
 
 
 def fingerprint(folder: Path) -> str:
@@ -145,6 +160,13 @@ class Ranges:
                     self._ranges.clear()
                 self._ranges[wanted] = ranges_of(vectors, dimensions=dimensions, normalize=normalize)
             return self._ranges[wanted]
+
+    def of(self, key: RangesKey, card: ModelCard, options: Options) -> NDArray[np.float32] | None:
+        """`get` for the vectors that this model gives with these options."""
+        normalize = options.normalize
+        if normalize is None:  # as `DenseTask.vectors` decides
+            normalize = card.normalized or options.dimensions is not None
+        return self.get(key, dimensions=options.dimensions, normalize=normalize)
 
     def put(self, key: RangesKey, vectors: NDArray[np.float32]) -> None:
         """Keep what `calibrate` gave. If another process was first, its measurement holds, here too.
