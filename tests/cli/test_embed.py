@@ -99,7 +99,7 @@ def test_an_item_of_a_later_chunk_is_named_by_its_number(minilm: ModelFiles, tmp
     [
         ([], "give a text, a file, or - for standard input."),
         (["-"], "there are no texts in -."),
-        (["x", "-o", "v.csv"], "v.csv: the name must end in one of .npy, .jsonl, .ndjson, .parquet."),
+        (["x", "-o", "v.csv"], "v.csv: the name must end in one of .npy, .npz, .jsonl, .ndjson, .parquet."),
         (
             ["x", "--dtype", "int3"],
             "--dtype: 'int3' is not allowed: must be 'auto', 'float32', 'float16' or 'bfloat16'",

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import lemni as package
 from lemni.cli.app import COMMANDS, app
+from lemni.cli.local import LEFT_OUT
 from lemni.config import EngineSettings, HubSettings, MediaSettings, ModelSettings, ServerSettings
 
 from .command import COMMAND, environment, error_line, lemni
@@ -59,11 +60,9 @@ def test_help_lists_every_command_and_examples() -> None:
     ("command", "sections", "left_out"),
     [
         ("serve", (ModelSettings, EngineSettings, ServerSettings, HubSettings, MediaSettings), {"model"}),
-        (
-            "embed",
-            (ModelSettings, EngineSettings, HubSettings),
-            {"served_name", "max_queue_tokens", "interactive_weight", "request_timeout_s", "forward_timeout_s"},
-        ),
+        ("embed", (ModelSettings, EngineSettings, HubSettings), set(LEFT_OUT)),
+        ("rerank", (ModelSettings, EngineSettings, HubSettings), set(LEFT_OUT)),
+        ("classify", (ModelSettings, EngineSettings, HubSettings), set(LEFT_OUT)),
         ("pull", (HubSettings,), set()),
     ],
 )

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
-from lemni.cli.texts import read_texts
+from lemni.cli.texts import Given, read_texts
 
 
 def read(*arguments: str, stdin: bytes = b"", field: str = "text", literal: bool = False) -> list[str]:
-    return read_texts(arguments, io.BytesIO(stdin), field, literal=literal)
+    return [given.text for given in read_texts(arguments, io.BytesIO(stdin), field, literal=literal)]
 
 
 def refused(*arguments: str, stdin: bytes = b"", field: str = "text") -> str:
@@ -63,6 +63,43 @@ def test_json_lines(tmp_path: Path) -> None:
     file.write_text('{"text": "a", "body": "b"}\n\n{"text": "", "body": "\\n"}\n')
     assert read(str(file)) == ["a", ""]
     assert read(str(file), field="body") == ["b", "\n"]
+
+
+def test_lists_in_json(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text('["a",\n {"text": "b", "id": 7}, ""]')
+    assert read_texts([str(file)], io.BytesIO(), "text", literal=False) == [Given("a"), Given("b", 7), Given("")]
+    for content, message in (
+        ("{}", ": is no JSON list, but dict"),
+        ("[", ": is not JSON: "),
+        ('["a", 1]', ", item 2: is no JSON object, but int"),
+        ('[{"body": 1}]', ", item 1: has no field 'text' but 'body'"),
+        ("[" * 100_000, ": is not JSON: "),
+    ):
+        file.write_text(content)
+        assert refused(str(file)).startswith(f"{file}{message}")
+
+
+def test_ids_pairs_and_inputs(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a", "text_pair": "b", "id": "x"}\n{"text": "c", "text_pair": null, "id": [1]}\n')
+
+    def given(*inputs: str, pairs: bool) -> list[Given]:
+        stdin = io.BytesIO(b"from stdin")
+        return read_texts([str(file)], stdin, "text", literal=True, inputs=inputs, pairs=pairs)
+
+    assert given(pairs=True) == [Given(str(file))]
+    assert given(str(file), "-", pairs=True)[1:] == [Given("a", "x", "b"), Given("c", [1]), Given("from stdin")]
+    assert given(str(file), pairs=False)[1:] == [Given("a", "x"), Given("c", [1])]
+    with pytest.raises(click.UsageError, match="no-such-file: cannot be read: No such file"):
+        given("no-such-file", pairs=False)
+    file.write_text('{"text": "a", "text_pair": 3}\n')
+    with pytest.raises(click.UsageError, match="line 1: field 'text_pair' is no text, but int"):
+        given(str(file), pairs=True)
+    assert given(str(file), pairs=False)[1:] == [Given("a")]
+    file.write_text(r'{"text": "a", "text_pair": "\ud800"}')
+    with pytest.raises(click.UsageError, match="text 2 is not valid Unicode"):
+        given(str(file), pairs=True)
 
 
 @pytest.mark.parametrize(

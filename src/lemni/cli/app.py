@@ -23,6 +23,8 @@ from lemni.errors import InternalError, LemniError
 COMMANDS = {
     "serve": "lemni.cli.serve:serve",
     "embed": "lemni.cli.embed:embed",
+    "rerank": "lemni.cli.rerank:rerank",
+    "classify": "lemni.cli.classify:classify",
     "infinity": "lemni.cli.infinity:infinity",
     "pull": "lemni.cli.models:pull",
     "models": "lemni.cli.models:models",
@@ -35,6 +37,8 @@ Examples:
   lemni serve ./my-model --device cuda         serve a folder on a GPU
   lemni embed "How do I reset my password?"    print a vector
   lemni embed texts.txt -o vectors.npy         one vector per line of a file
+  lemni rerank "Where do cats sleep?" -i notes.txt    the lines of a file by their relevance
+  lemni classify texts.txt -m ./my-classifier  labels of every line
   lemni models                                 what is in the caches
 """
 

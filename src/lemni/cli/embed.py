@@ -1,35 +1,30 @@
 """`lemni embed`: texts in, vectors out, in this process and without a server.
 
-Texts are cut into chunks that go through the engine a few at a time, so that tokenising, computing and writing overlap
-and memory stays bounded by the texts themselves.
+Dense vectors, or what the model is made for instead: term weights, a vector per token.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections import deque
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from lemni.cli.local import LEFT_OUT, Local
 from lemni.cli.options import SectionCommand, with_settings
-from lemni.errors import ConfigError, InvalidRequest
-from lemni.types import Options, Request, Result
+from lemni.errors import InvalidRequest
+from lemni.types import InputType, Options, Request, Result, Task
 
 if TYPE_CHECKING:
-    from lemni.cli.vectors import Writer
+    from lemni.cli.vectors import Vectors, Writer
     from lemni.config import Settings
-    from lemni.engine.core import Engine
-    from lemni.engine.job import Handle
-    from lemni.tasks.model import LoadedModel
+    from lemni.tasks.output_types import OutputType
 
-_CHUNK_TEXTS = 256
-_CHUNK_TOKENS = 16_384
-_CHUNKS_IN_FLIGHT = 4
+# The first that the model does, in its own order, is what it is made for.
+_TASKS: tuple[Task, ...] = ("embed", "sparse", "multi_vector")
+_HINT = "Name an embedding model with --model: a folder or a hub id"
 
 EPILOG = """\b
 Examples:
@@ -39,27 +34,38 @@ Examples:
   lemni embed rows.jsonl --field body -o out.parquet  columns text and embedding
   zcat log.gz | lemni embed - -m ./my-model           lines of standard input, another model
   lemni embed "a query" --prompt-name query --dimensions 128
+  lemni embed texts.txt -o small.npy --output-type int8
 """
 
 
 @click.command(cls=SectionCommand, epilog=EPILOG)
 @click.argument("texts", nargs=-1, metavar="TEXT|-|FILE...")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="File to write: .npy, .jsonl or .parquet, by its ending."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write: .npy, .jsonl or .parquet, by its ending; .npz for sparse and multi-vectors.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, on a terminal too.")
-@click.option("--field", default="text", show_default=True, help="Field of a .jsonl file that holds the text.")
+@click.option("--field", default="text", show_default=True, help="Field of objects in a file that holds the text.")
 @click.option("--literal", is_flag=True, help="Take every argument as a text, also - and names of files.")
+@click.option(
+    "--output-type",
+    type=click.Choice(["float32", "float16", "int8", "uint8", "binary", "ubinary"]),
+    default="float32",
+    show_default=True,
+    help="Number type of dense vectors; binary and ubinary are one bit per dimension, eight in a byte.",
+)
+@click.option(
+    "--input-type",
+    type=click.Choice(["query", "document"]),
+    help="Side of a search that the texts are on, for models that treat the two differently.",
+)
 @click.option("--dimensions", type=click.IntRange(min=1), help="Keep the first N values and normalise again.")
 @click.option("--normalize/--no-normalize", default=None, help="Unit length or raw; default: as the model does.")
 @click.option("--prompt", help="Text put before every text; wins over --prompt-name.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal, for many texts.")
-@with_settings(
-    "Model",
-    "Engine",
-    "Hub",
-    leave_out=("served_name", "max_queue_tokens", "interactive_weight", "request_timeout_s", "forward_timeout_s"),
-)
+@with_settings("Model", "Engine", "Hub", leave_out=LEFT_OUT)
 def embed(
     settings: Settings,
     texts: tuple[str, ...],
@@ -67,6 +73,8 @@ def embed(
     as_json: bool,
     field: str,
     literal: bool,
+    output_type: OutputType,
+    input_type: InputType | None,
     dimensions: int | None,
     normalize: bool | None,
     prompt: str | None,
@@ -74,89 +82,76 @@ def embed(
 ) -> None:
     """Turn texts into vectors.
 
-    Each argument is a text, the name of an existing file with one text per line (or .jsonl), or - for the lines of
-    standard input.
+    Each argument is a text, the name of an existing file with one text per line (or .jsonl, or a list in .json), or -
+    for the lines of standard input.
     """
+    from lemni.cli.drafts import check_place
     from lemni.cli.texts import read_texts
-    from lemni.cli.vectors import FileWriter, JsonLines, Preview
+    from lemni.cli.vectors import ENDINGS, check_holds
 
     if not texts:
         raise click.UsageError("give a text, a file, or - for standard input", click.get_current_context())
-    if len(settings.models) > 1:
-        names = ", ".join(model.served_name or model.model for model in settings.models)
-        raise ConfigError(f"the settings name several models; choose one with --model: {names}")
-    rows = read_texts(texts, sys.stdin.buffer, field, literal=literal)
-    if not rows:
-        raise click.UsageError(f"there are no texts in {' '.join(texts)}")
-    options = Options(dimensions=dimensions, normalize=normalize, prompt=prompt)
     if output is not None:
-        destination: FileWriter | nullcontext[Writer] = FileWriter(output, len(rows))
-    elif sys.stdout.isatty() and not as_json:
-        destination = nullcontext(Preview())
-    else:
-        destination = nullcontext(JsonLines(sys.stdout.buffer))
-    with destination as writer:
-        _run(settings, rows, options, writer, progress)
+        check_place(output, ENDINGS)
+    given = [one.text for one in read_texts(texts, sys.stdin.buffer, field, literal=literal)]
+    if not given:
+        raise click.UsageError(f"there are no texts in {' '.join(texts)}")
+    options = Options(dimensions=dimensions, normalize=normalize, prompt=prompt, input_type=input_type)
+    with Local(settings) as model:
+        task: Task = next((task for task in model.card.tasks if task in _TASKS), "embed")
+        request = Request(given, options, (task,), priority="bulk", field="text")
+        model.validate(request, _HINT)
+        if output is not None:
+            check_holds(output, task, model.card.name)
+        if task != "embed" and output_type != "float32":
+            raise InvalidRequest(f"--output-type is for dense vectors, which {model.card.name} does not give")
+        ranges = _ranges(settings, model, options, output_type)
+        with _destination(output, len(given), as_json=as_json) as writer:
+            for part, result in model.results(request, given, progress):
+                writer.write(given[part], _vectors(result, task, output_type, ranges, part.start))
     if output is not None and sys.stderr.isatty():
-        click.echo(f"{len(rows)} vectors in {output}", err=True)
+        click.echo(f"{len(given)} texts in {output}", err=True)
 
 
-def _run(settings: Settings, texts: list[str], options: Options, writer: Writer, progress: bool | None) -> None:
-    from tqdm import tqdm
+def _destination(output: Path | None, count: int, *, as_json: bool) -> AbstractContextManager[Writer]:
+    from lemni.cli.rows import JsonLines
+    from lemni.cli.vectors import Preview, VectorRows, file_writer
 
-    from lemni.engine.core import Engine
-    from lemni.loading import load_model
-
-    show = sys.stderr.isatty() and len(texts) > _CHUNK_TEXTS if progress is None else progress
-    with closing(load_model(settings.models[0], settings.hub, settings.engine, settings.media)) as model:
-        request = Request((), options, priority="bulk")
-        model.validate(request)
-        with (
-            Engine({model.card.name: model}, settings.engine) as engine,
-            tqdm(total=len(texts), unit=" texts", disable=not show, file=sys.stderr) as bar,
-        ):
-            cut = 0
-            for chunk, result in _embedded(engine, model, texts, request):
-                writer.write(chunk, result.vectors)
-                bar.update(len(chunk))
-                cut += len(result.truncated)
-        if cut:
-            limit = f"{model.card.max_length} tokens; --truncate error refuses such texts"
-            click.echo(f"lemni: note: {cut} of {len(texts)} texts were cut to {limit}", err=True)
+    if output is not None:
+        return file_writer(output, count)
+    if sys.stdout.isatty() and not as_json:
+        return nullcontext(Preview())
+    return nullcontext(VectorRows(JsonLines(sys.stdout.buffer)))
 
 
-def _embedded(
-    engine: Engine, model: LoadedModel, texts: list[str], blank: Request
-) -> Iterator[tuple[list[str], Result]]:
-    """Chunks and their vectors, in order; some chunks are under way while one is written."""
-    waiting: deque[tuple[list[str], Handle]] = deque()
+def _ranges(settings: Settings, model: Local, options: Options, output_type: OutputType) -> Any:
+    """float32 [2, dimensions] where the type needs them: from the cache, or measured now and kept there."""
+    from lemni.hub.cache import DEFAULT_DIR
+    from lemni.tasks.output_types import needs_ranges
+    from lemni.tasks.ranges import Ranges, calibrate, calibration_request, key_of
+
+    if not needs_ranges(output_type):
+        return None
+    kept = Ranges((settings.hub.cache_dir or DEFAULT_DIR).expanduser())
+    key = key_of(model.card)
+    if kept.of(key, model.card, options) is None:
+        measured = model.run(calibration_request())
+        kept.put(key, calibrate(lambda _: measured.vectors))
+    return kept.of(key, model.card, options)
+
+
+def _vectors(result: Result, task: Task, output_type: OutputType, ranges: Any, first: int) -> Vectors:
+    """A chunk's vectors as they are written; `first` is the number of its first text, from 0."""
+    from lemni.tasks.output_types import convert
+
+    if task == "sparse":
+        return result.sparse
+    if task == "multi_vector":
+        return result.multi_vectors
     try:
-        for start, chunk in _chunks(model, texts, blank):
-            if len(waiting) == _CHUNKS_IN_FLIGHT:
-                yield _finished(*waiting.popleft())
-            request = dataclasses.replace(blank, items=chunk, first_item=start)
-            waiting.append((chunk, engine.submit(model.card.name, request)))
-        while waiting:
-            yield _finished(*waiting.popleft())
+        return convert(result.vectors, output_type, ranges)
     except InvalidRequest as error:
         if error.item is None:
             raise
-        text = texts[error.item]
-        shown = text if len(text) <= 40 else f"{text[:39]}…"
-        name = f"text {error.item + 1} ({shown!r})"
-        raise InvalidRequest(error.message.replace(f"input[{error.item}]", name)) from error
-
-
-def _finished(chunk: list[str], handle: Handle) -> tuple[list[str], Result]:
-    return chunk, handle.result()
-
-
-def _chunks(model: LoadedModel, texts: list[str], blank: Request) -> Iterator[tuple[int, list[str]]]:
-    start, tokens = 0, 0
-    for i, text in enumerate(texts):
-        estimate = model.estimate_tokens(text, blank)
-        if i > start and (i - start == _CHUNK_TEXTS or tokens + estimate > _CHUNK_TOKENS):
-            yield start, texts[start:i]
-            start, tokens = i, 0
-        tokens += estimate
-    yield start, texts[start:]
+        message = error.message.replace(f"item {error.item}:", f"text {first + error.item + 1}:")
+        raise InvalidRequest(message) from None

@@ -98,6 +98,7 @@ def v2(**flags: Any) -> None:
     from lemni.config import Settings
     from lemni.server import serve
 
+    logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
     content = settings_of(flags, os.environ)
     preload_only = content.pop("preload_only")
     try:
@@ -106,7 +107,9 @@ def v2(**flags: Any) -> None:
         first = error.errors()[0]
         name = str(first["loc"][-1]).replace("_", "-")
         raise ConfigError(f"--{name}: {first['input']!r} is not allowed: {first['msg']}") from error
-    logging.basicConfig(level=settings.server.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().setLevel(settings.server.log_level.upper())
+    if settings.server.host in ("0.0.0.0", "::") and settings.server.api_key is None:
+        logger.warning("listening on every interface without --api-key, as infinity_emb does: everybody may ask")
     if preload_only:
         from lemni.server.models import load_models
 

@@ -1,32 +1,37 @@
-"""Writes the vectors of `lemni embed`: .npy, .jsonl, .parquet, or lines on standard output. Knows no model.
+"""Writes what `lemni embed` made: .npy, .npz, .jsonl, .parquet, or lines on standard output. Knows no model.
 
-A writer is a context manager with `write(texts, vectors)`, called once per chunk and in order. Files are written
-beside their place and moved there at the end, so that an interrupted run leaves none that looks complete.
+Vectors are dense (an array with a row per text), sparse (a `SparseVector` per text) or multi-vectors (a matrix per
+text); which files hold which is said in one table. A writer gets them once per chunk and in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from lemni.cli.drafts import Draft
+from lemni.cli.rows import JsonLines, RowWriter
+from lemni.cli.terminal import shortened
 from lemni.errors import missing_extra
+from lemni.types import SparseVector, Task
 
-Vectors = NDArray[np.float32]
+Vectors: TypeAlias = NDArray[Any] | Sequence[SparseVector] | Sequence[NDArray[Any]]
+"""[texts, dimensions], or a vector of the other kinds for each text."""
+
 _SHOWN_VALUES = 4
-_SHOWN_CHARACTERS = 40
+_SHOWN_CELLS = 40
 
 
 class Writer(Protocol):
     """One destination."""
 
     def write(self, texts: Sequence[str], vectors: Vectors) -> None:
-        """Take the next chunk: float32 [texts, dimensions]."""
+        """Take the next chunk."""
         ...
 
     def close(self) -> None:
@@ -34,58 +39,66 @@ class Writer(Protocol):
         ...
 
 
-class JsonLines:
-    """One object per text: `{"text": ..., "embedding": [...]}`. The stream stays open."""
+class VectorRows:
+    """A row per text, `{"text": ..., "embedding": ...}`: numbers, lists of them, or `{"indices": [], "values": []}`."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, rows: RowWriter) -> None:
+        self._rows = rows
 
     def write(self, texts: Sequence[str], vectors: Vectors) -> None:
-        import orjson
-
-        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-        for text, vector in zip(texts, vectors, strict=True):
-            self._stream.write(orjson.dumps({"text": text, "embedding": vector}, option=options))
-        self._stream.flush()
+        self._rows.write({"text": t, "embedding": _json(vector)} for t, vector in zip(texts, vectors, strict=True))
 
     def close(self) -> None:
-        pass
+        self._rows.close()
+
+
+def _json(vector: NDArray[Any] | SparseVector) -> Any:
+    return vector._asdict() if isinstance(vector, SparseVector) else vector
 
 
 class Preview:
-    """For a terminal: the text's beginning, the number of dimensions, the first values."""
+    """For a terminal: the text's beginning, the vector's size, its first values."""
 
     def write(self, texts: Sequence[str], vectors: Vectors) -> None:
         for text, vector in zip(texts, vectors, strict=True):
-            line = " ".join(text.split())
-            shown = line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"
-            values = ", ".join(f"{value:+.4f}" for value in vector[:_SHOWN_VALUES])
-            more = ", …" if len(vector) > _SHOWN_VALUES else ""
-            click.echo(f"{shown}  {len(vector)} dimensions  [{values}{more}]")
+            click.echo(f"{shortened(text, _SHOWN_CELLS)}  {_size(vector)}  [{_beginning(vector)}]")
 
     def close(self) -> None:
         pass
 
 
-class _JsonLinesFile(JsonLines):
-    def __init__(self, path: Path, count: int) -> None:
-        super().__init__(path.open("wb"))
+def _size(vector: NDArray[Any] | SparseVector) -> str:
+    if isinstance(vector, SparseVector):
+        return f"{len(vector.indices)} terms"
+    if vector.ndim == 2:
+        return f"{vector.shape[0]} vectors of {vector.shape[1]} dimensions"
+    return f"{len(vector)} {'integers' if vector.dtype.kind in 'iu' else 'dimensions'}"
 
-    def close(self) -> None:
-        self._stream.close()
+
+def _beginning(vector: NDArray[Any] | SparseVector) -> str:
+    if isinstance(vector, SparseVector):
+        # The heaviest terms say more than the first ones.
+        order = np.argsort(-vector.values, kind="stable")
+        values = [f"{vector.indices[i]}: {vector.values[i]:.4f}" for i in order[:_SHOWN_VALUES]]
+    elif vector.dtype.kind in "iu":
+        values = [str(value) for value in vector[:_SHOWN_VALUES]]
+    else:
+        values = [f"{value:+.4f}" for value in vector.reshape(-1)[:_SHOWN_VALUES]]
+    size = vector.indices.size if isinstance(vector, SparseVector) else vector.size
+    return ", ".join([*values, *(["…"] if size > _SHOWN_VALUES else [])])
 
 
 class _Npy:
-    """float32 [count, dimensions], filled in place on disk."""
+    """[count, dimensions], filled in place on disk."""
 
     def __init__(self, path: Path, count: int) -> None:
         self._path, self._count, self._filled = path, count, 0
         self._array: Any = None
 
-    def write(self, texts: Sequence[str], vectors: Vectors) -> None:
+    def write(self, texts: Sequence[str], vectors: Any) -> None:
         if self._array is None:
             shape = (self._count, vectors.shape[1])
-            self._array = np.lib.format.open_memmap(self._path, mode="w+", dtype=np.float32, shape=shape)
+            self._array = np.lib.format.open_memmap(self._path, mode="w+", dtype=vectors.dtype, shape=shape)
         self._array[self._filled : self._filled + len(vectors)] = vectors
         self._filled += len(vectors)
 
@@ -95,7 +108,7 @@ class _Npy:
 
 
 class _Parquet:
-    """Columns `text` and `embedding` (a list of fixed size of float32)."""
+    """Columns `text` and `embedding` (a list of fixed size, of numbers of the vectors' type)."""
 
     def __init__(self, path: Path, count: int) -> None:
         try:
@@ -106,7 +119,7 @@ class _Parquet:
         self._path = path
         self._writer: Any = None
 
-    def write(self, texts: Sequence[str], vectors: Vectors) -> None:
+    def write(self, texts: Sequence[str], vectors: Any) -> None:
         values = self._arrow.array(np.ascontiguousarray(vectors).reshape(-1))
         lists = self._arrow.FixedSizeListArray.from_arrays(values, vectors.shape[1])
         table = self._arrow.table({"text": self._arrow.array(texts, self._arrow.string()), "embedding": lists})
@@ -119,42 +132,63 @@ class _Parquet:
             self._writer.close()
 
 
-_FILES: dict[str, Callable[[Path, int], Writer]] = {
-    ".npy": _Npy,
-    ".jsonl": _JsonLinesFile,
-    ".ndjson": _JsonLinesFile,
-    ".parquet": _Parquet,
-}
+class _Npz:
+    """Arrays laid end to end, written at the end; `lengths` int32 [texts] tells where each text's begin.
 
-
-class FileWriter:
-    """Writes `count` texts into a file whose name says how; nothing is left of it if the block fails.
-
-    Raises:
-        click.UsageError: an unknown ending, or a folder that cannot be written to.
-        MissingExtra: pyarrow is needed.
+    Sparse: `indices`, `values`; multi-vectors: `vectors` [all tokens, dimensions].
     """
 
     def __init__(self, path: Path, count: int) -> None:
-        if path.suffix.lower() not in _FILES:
-            raise click.UsageError(f"{path}: the name must end in one of {', '.join(_FILES)}")
-        if path.is_dir() or not path.parent.is_dir():
-            raise click.UsageError(
-                f"{path}: is a folder" if path.is_dir() else f"{path.parent}: there is no such folder"
-            )
-        self._path = path
-        self._draft = path.with_name(f".{path.name}.part")
-        try:
-            self._writer: Writer = _FILES[path.suffix.lower()](self._draft, count)
-        except OSError as error:
-            raise click.UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        self._file = path.open("wb")
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+        self._lengths: list[int] = []
 
-    def __enter__(self) -> Writer:
-        return self._writer
+    def write(self, texts: Sequence[str], vectors: Vectors) -> None:
+        for vector in vectors:
+            arrays = vector._asdict() if isinstance(vector, SparseVector) else {"vectors": vector}
+            for name, array in arrays.items():
+                self._parts.setdefault(name, []).append(array)
+            self._lengths.append(len(next(iter(arrays.values()))))
 
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        self._writer.close()
-        if kind is None:
-            self._draft.replace(self._path)
-        else:
-            self._draft.unlink(missing_ok=True)
+    def close(self) -> None:
+        with self._file:
+            joined: dict[str, Any] = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+            np.savez(self._file, lengths=np.array(self._lengths, dtype=np.int32), **joined)
+
+
+def _json_lines(path: Path, count: int) -> Writer:
+    return VectorRows(JsonLines(path.open("wb"), owned=True))
+
+
+_FILES: dict[str, Callable[[Path, int], Writer]] = {
+    ".npy": _Npy,
+    ".npz": _Npz,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".parquet": _Parquet,
+}
+ENDINGS = tuple(_FILES)
+
+# What a model makes -> its name in messages, and the files that hold it.
+_HELD: dict[Task, tuple[str, tuple[str, ...]]] = {
+    "embed": ("dense vectors", (".npy", ".jsonl", ".ndjson", ".parquet")),
+    "sparse": ("sparse vectors", (".npz", ".jsonl", ".ndjson")),
+    "multi_vector": ("a vector per token", (".npz", ".jsonl", ".ndjson")),
+}
+
+
+def check_holds(path: Path, task: Task, model: str) -> None:
+    """Raises click.UsageError where a file of this ending does not hold what the model gives."""
+    what, endings = _HELD[task]
+    if path.suffix.lower() not in endings:
+        raise click.UsageError(f"{path}: {model} gives {what}, which are written to {', '.join(endings)}")
+
+
+def file_writer(path: Path, count: int) -> Draft[Writer]:
+    """Writes the vectors of `count` texts into a file whose name says how.
+
+    Raises:
+        click.UsageError: a folder that cannot be written to.
+        MissingExtra: pyarrow is needed.
+    """
+    return Draft(path, lambda draft: _FILES[path.suffix.lower()](draft, count))
