@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from lemni.hub import ModelFiles
+from lemni.tasks.output_types import OutputType, convert
+from lemni.tasks.ranges import ranges_of
 
 from .command import COMMAND, environment, error_line, lemni
 
@@ -212,3 +214,96 @@ def test_a_terminal_gets_a_short_form(minilm: ModelFiles, tmp_path: Path) -> Non
     assert (process.returncode, err) == (0, b"")
     assert shown.startswith("hello  384 dimensions  [")
     assert len(shown.splitlines()) == 1
+
+
+def test_output_types_are_those_of_the_library(minilm: ModelFiles, tmp_path: Path) -> None:
+    env = {"LEMNI_CACHE_DIR": str(tmp_path / "cache"), "LEMNI_MODEL": str(minilm.path)}
+    floats = vectors_of(lemni("embed", *TEXTS, cwd=tmp_path, env=env).stdout)
+    types: tuple[OutputType, ...] = ("float16", "binary", "ubinary")
+    for output_type in types:
+        done = lemni("embed", *TEXTS, "--output-type", output_type, "-o", "v.npy", cwd=tmp_path, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        codes, expected = np.load(tmp_path / "v.npy"), convert(floats, output_type)
+        assert codes.dtype == expected.dtype
+        np.testing.assert_allclose(codes.astype(np.float32), expected.astype(np.float32), atol=1e-3)
+    assert not (tmp_path / "cache" / "ranges").exists()
+
+
+def test_int8_ranges_are_measured_once_and_are_the_servers(minilm: ModelFiles, tmp_path: Path) -> None:
+    env = {"LEMNI_CACHE_DIR": str(tmp_path), "LEMNI_MODEL": str(minilm.path)}
+    asked = ("embed", *TEXTS, "--dimensions", "64")
+    floats = vectors_of(lemni(*asked, cwd=tmp_path, env=env).stdout)
+
+    def check(codes: np.ndarray, output_type: OutputType, measured: np.ndarray) -> None:
+        expected = convert(floats, output_type, ranges_of(measured, dimensions=64, normalize=True))
+        # A value at the edge of a step may fall on either side.
+        assert np.abs(codes - expected.astype(np.float32)).max() <= 1
+
+    lemni(*asked, "--output-type", "int8", "-o", "v.npy", cwd=tmp_path, env=env)
+    [kept] = (tmp_path / "ranges").glob("*.npy")
+    measured = np.load(kept)
+    codes = np.load(tmp_path / "v.npy")
+    assert codes.dtype == np.int8
+    check(codes, "int8", measured)
+    # Whoever comes next uses what is kept.
+    other = np.ascontiguousarray(measured[:, ::-1])
+    np.save(kept, other)
+    check(vectors_of(lemni(*asked, "--output-type", "uint8", cwd=tmp_path, env=env).stdout), "uint8", other)
+
+
+@pytest.mark.torch
+def test_sides_of_a_search(tmp_path: Path) -> None:
+    from sentence_transformers.models import Pooling
+
+    from tests.tasks.tiny import sentence_model
+
+    prompts = {"query": "ask: ", "document": "text: "}
+    model = sentence_model(tmp_path, [Pooling(32)], prompts=prompts)
+    for side in ("query", "document"):
+        done = lemni("embed", "the cat", "--input-type", side, "-m", "./model", cwd=tmp_path)
+        np.testing.assert_allclose(vectors_of(done.stdout), model.encode(["the cat"], prompt_name=side), atol=1e-5)
+
+
+@pytest.mark.torch
+def test_sparse_models_give_terms(tmp_path: Path) -> None:
+    from tests.tasks.sparse_models import splade
+
+    texts = ["the cat", "some words"]
+    expected = splade(tmp_path / "model").encode(texts, convert_to_sparse_tensor=False).numpy()
+    done = lemni("embed", *texts, "-m", "./model", cwd=tmp_path)
+    for line, row in zip(done.stdout.splitlines(), expected, strict=True):
+        vector = json.loads(line)["embedding"]
+        assert vector["indices"] == np.flatnonzero(row).tolist()
+        np.testing.assert_allclose(vector["values"], row[vector["indices"]], atol=1e-5)
+    lemni("embed", *texts, "-m", "./model", "-o", "v.npz", cwd=tmp_path)
+    assert np.load(tmp_path / "v.npz")["lengths"].tolist() == np.count_nonzero(expected, axis=1).tolist()
+    line = error_line(lemni("embed", *texts, "-m", "./model", "-o", "v.npy", cwd=tmp_path))
+    assert line.startswith("v.npy: model gives sparse vectors, which are written to .npz, .jsonl, .ndjson.")
+    line = error_line(lemni("embed", *texts, "-m", "./model", "--output-type", "int8", cwd=tmp_path))
+    assert line == "--output-type is for dense vectors, which model does not give"
+
+
+@pytest.mark.torch
+def test_late_interaction_models_give_a_vector_per_token(tmp_path: Path) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    from tests.tasks.test_colbert import save_encoder
+
+    folder = save_encoder(tmp_path / "base")
+    MultiVectorEncoder(str(folder), device="cpu").save(str(tmp_path / "model"))
+    texts = ["the cat", "some words and more"]
+    expected = MultiVectorEncoder(str(tmp_path / "model"), device="cpu").encode(texts)
+    done = lemni("embed", *texts, "-m", "./model", cwd=tmp_path)
+    for line, matrix in zip(done.stdout.splitlines(), expected, strict=True):
+        np.testing.assert_allclose(json.loads(line)["embedding"], matrix, atol=1e-5)
+    lemni("embed", *texts, "-m", "./model", "-o", "v.npz", cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "v.npz")["vectors"], np.concatenate(expected), atol=1e-5)
+
+
+@pytest.mark.torch
+def test_a_model_that_does_not_embed(tmp_path: Path) -> None:
+    from tests.tasks.classifiers import save_classifier
+
+    save_classifier(tmp_path / "model", "bert", labels=3)
+    line = error_line(lemni("embed", "x", "-m", "./model", cwd=tmp_path))
+    assert line.startswith("model does not do embeddings; it does classification. Name an embedding model with --model")
