@@ -21,7 +21,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lemni.types import Truncate
 
@@ -42,6 +51,12 @@ def _dtype(value: Any) -> Any:
 
 
 _HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*")
+
+
+def _path(value: str) -> str:
+    if not re.fullmatch(r"(/[\w.~-]+)+", value):
+        raise ValueError("Input should be a path such as /api/v1: a / at its start, none at its end")
+    return value
 
 
 def _origins(value: Any) -> Any:
@@ -137,6 +152,9 @@ class EngineSettings(_Settings):
         None, ge=1, description="Token budget of one forward pass; by device if not given."
     )
     max_queue_tokens: int = Field(2_000_000, ge=1, description="Tokens that may wait per model before 429.")
+    max_result_mib: float = Field(
+        256.0, gt=0, description="Vectors per token of the requests on a model at a time, in MiB, before 429."
+    )
     replicas: int | None = Field(
         None, ge=1, description="Copies of a model that run side by side; by device if not given."
     )
@@ -160,8 +178,8 @@ class ServerSettings(_Settings):
     api_key: str | None = Field(
         None, min_length=1, repr=False, description="Bearer token that clients must send; none if not given."
     )
-    url_prefix: str | None = Field(
-        None, pattern=r"^(/[\w.~-]+)+$", description="Path that every route also answers below, such as /api/v1."
+    url_prefix: Annotated[str, AfterValidator(_path)] | None = Field(
+        None, description="Path that every route also answers below, such as /api/v1."
     )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] | None = Field(
         None, description="Origins whose pages may call the server from a browser, by commas; * for all."

@@ -21,6 +21,16 @@ hidden state of every token."""
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
+TASK_WORDS: dict[Task, str] = {
+    "embed": "embeddings",
+    "sparse": "sparse embeddings",
+    "multi_vector": "multi-vector embeddings",
+    "score": "reranking",
+    "classify": "classification",
+    "tokens": "token embeddings",
+}
+"""Tasks as messages name them."""
+
 Output: TypeAlias = Literal["dense", "tokens", "terms", "token_weights", "multi_vector", "logits"]
 """What a forward pass can give, by name; which of them a model gives is up to its kind (`lemni.tasks`).
 
@@ -283,6 +293,20 @@ class SparseVector(NamedTuple):
     values: NDArray[np.float32]
 
 
+class Timing(NamedTuple):
+    """Where the time of a request went, in seconds, as means over its sequences.
+
+    Attributes:
+        tokenization_s: from admission until it was tokenised.
+        queue_s: from then until its forward pass began.
+        inference_s: from then until it was computed.
+    """
+
+    tokenization_s: float = 0.0
+    queue_s: float = 0.0
+    inference_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a request gives back, in the order of its items; a field that no task of the request fills is empty.
@@ -295,6 +319,7 @@ class Result:
         multi_vectors: float32 [tokens, dimensions] per item; also of the task "tokens".
         scores: float32 [items].
         labels: float32 [items, labels], in the order of `ModelCard.labels`.
+        timing: where the time went.
     """
 
     token_counts: NDArray[np.int32]
@@ -304,6 +329,7 @@ class Result:
     multi_vectors: tuple[NDArray[np.float32], ...] = ()
     scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     labels: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    timing: Timing = field(default_factory=Timing)
 
     @classmethod
     def of(cls, items: Seq[Seq[Row]], **fields: Any) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 
@@ -70,7 +71,8 @@ def test_a_large_body_is_refused_before_it_is_sent(toy_engine: Engine) -> None:
             assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_hanging_up_ends_the_downloads(toy_engine: Engine) -> None:
+def test_hanging_up_ends_the_downloads(toy: ToyModel, toy_engine: Engine) -> None:
+    toy.card = dataclasses.replace(toy.card, modalities=("text", "image"))
     media = MediaSettings.model_validate({"media_allow_hosts": ["127.0.0.1"], "media_timeout_s": 10 * PATIENCE_S})
     app = create_app(loaded(toy_engine), server_settings(), media=media)
     with socket.create_server(("127.0.0.1", 0)) as site, listening(app) as url:

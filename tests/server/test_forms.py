@@ -46,3 +46,11 @@ async def test_a_charset_that_gives_what_is_no_text(real: httpx.AsyncClient) -> 
     answer = await real.post("/tokenize", content=form, headers=headers)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "prompt holds a lone surrogate, which is no character"
+
+
+async def test_a_file_by_another_name_is_the_input_and_one_document_a_list(real: httpx.AsyncClient) -> None:
+    answer = await real.post("/v1/embeddings", files={"file": ("cat.png", b"\x89PNG", "image/png")})
+    assert "takes no image" in answer.json()["error"]["message"]
+    form = [("query", (None, "cats")), ("documents", (None, "Cats sleep."))]
+    ranked = await real.post("/rerank", files=form)
+    assert [one["index"] for one in ranked.json()["results"]] == [0]

@@ -13,7 +13,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from lemni.engine import Engine
-from lemni.errors import InvalidRequest, UnknownModel
+from lemni.errors import InvalidRequest, TaskNotSupported, UnknownModel
 from lemni.hub import ModelFiles, ModelSpec
 from lemni.server.app import create_app
 from lemni.server.dialects import load_dialects
@@ -108,8 +108,14 @@ def test_without_a_name_the_model_made_for_the_task_answers() -> None:
     for task, found in (("embed", "dense"), ("score", "cross"), ("classify", "labels"), ("tokens", "dense")):
         assert names.find(None, task).name == names.find("", task).name == found  # type: ignore[arg-type]
         assert names.find("labels", task).name == "labels"  # type: ignore[arg-type]  # a name is a name
-    with pytest.raises(InvalidRequest, match="model is missing; served here: dense, cross, labels"):
+    with pytest.raises(
+        TaskNotSupported, match="no model here does sparse embeddings; served here: dense, cross, labels"
+    ):
         names.find(None, "sparse")
+    with pytest.raises(TaskNotSupported, match="embeddings of image inputs"):
+        names.find(None, "embed", modality="image")
+    seeing = card("seeing", tasks=("embed", "score"), modalities=("text", "image"))
+    assert named(dense, seeing, labels).find(None, "embed", modality="image").name == "seeing"
     assert named(dense, labels).find(None, "score").name == "dense"  # nobody is made for it, but one can
     with pytest.raises(InvalidRequest, match="model is missing"):
         named(dense, other, labels).find(None, "embed")

@@ -318,8 +318,9 @@ def test_what_is_wrong_with_a_pair_names_its_side(tmp_path: Path) -> None:
         document = refused(Pair("a", "b"), Pair("a", long), truncate="error")
         assert document.message.startswith("documents[1] has 10 tokens")
         assert (document.item, document.param) == (1, "documents[1]")
-        chunked = refused(Pair("a", "b"), Pair("a", long), truncate="chunk")
-        assert (type(chunked), chunked.param) == (InvalidRequest, "truncate")
+        with pytest.raises(InvalidRequest, match="scoring does not know") as chunked:
+            engine.submit("m", Request([Pair("a", "b")], Options(truncate="chunk"), ("score",)))
+        assert chunked.value.param == "truncate"
         with pytest.raises(InvalidRequest, match="the scores are similarities") as activation:
             engine.submit("m", Request([Pair("a", "b")], Options(activation="sigmoid"), ("score",)))
         assert activation.value.param == "activation"

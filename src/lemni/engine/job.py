@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from lemni.engine.fair import Share
 from lemni.engine.scheduler import Flow, Place
-from lemni.types import Outputs, Request, Result, Row, Sequence
+from lemni.types import Outputs, Request, Result, Row, Sequence, Timing
 
 if TYPE_CHECKING:
     from lemni.engine.alarm import Entry
@@ -46,14 +47,21 @@ class Job(Share):
         estimates: guessed tokens per item, as they will be computed.
         next_item: first item that no tokenizer thread has taken.
         flow: its place in the scheduler; set on admission.
+        result_bytes: estimated size of a result with a vector per token, else 0; set on admission.
         deadline: its alarm; set on admission.
+        admitted: when it was, by `time.monotonic`.
         ended: somebody has ended it, or is about to. Changes once, under the lock of `served`.
     """
 
     __slots__ = (
         "_missing",
         "_rows",
+        "_running_s",
         "_sequences",
+        "_tokenized",
+        "_tokenizing_s",
+        "_waiting_s",
+        "admitted",
         "deadline",
         "deadline_s",
         "ended",
@@ -62,11 +70,13 @@ class Job(Share):
         "handle",
         "next_item",
         "request",
+        "result_bytes",
         "served",
     )
 
     flow: Flow
     deadline: Entry
+    result_bytes: int
 
     def __init__(
         self, served: ServedModel, request: Request, estimates: list[int], weight: int, deadline_s: float
@@ -82,19 +92,28 @@ class Job(Share):
         self._sequences: list[list[Sequence]] = [[] for _ in estimates]
         self._rows: list[list[Outputs | None]] = [[] for _ in estimates]
         self._missing = len(estimates)  # rows, of an item that is not tokenised one
+        self.admitted = time.monotonic()
+        self._tokenized = [0.0] * len(estimates)  # when each item was
+        self._tokenizing_s = self._waiting_s = self._running_s = 0.0  # of all sequences together
 
-    def tokenized(self, index: int, sequences: list[Sequence]) -> None:
+    def tokenized(self, index: int, sequences: list[Sequence], now: float) -> None:
         """What item `index` has become: a row is missing for each of its sequences."""
+        self._tokenized[index] = now
         self._sequences[index] = sequences
         self._rows[index] = [None] * len(sequences)
         self._missing += len(sequences) - 1
 
-    def fill(self, place: Place, row: Outputs) -> bool:
-        """A sequence is computed. Returns whether it was the last."""
+    def fill(self, place: Place, row: Outputs, started: float, now: float) -> bool:
+        """A sequence is computed, in a pass that began at `started`. Returns whether it was the last."""
         item, part = place
+        tokenized = self._tokenized[item]
+        self._tokenizing_s += tokenized - self.admitted
+        self._waiting_s += max(0.0, started - tokenized)
+        self._running_s += now - started
         if self._sequences[item][part].features is not None:  # megabytes that nobody needs any more
             self._sequences[item][part] = dataclasses.replace(self._sequences[item][part], features=None)
-        self._rows[item][part] = row
+        # The batch may have given more, for others.
+        self._rows[item][part] = {name: row[name] for name in self._sequences[item][part].outputs if name in row}
         self._missing -= 1
         return self._missing == 0
 
@@ -103,4 +122,7 @@ class Job(Share):
             [Row(sequence, row) for sequence, row in zip(sequences, rows, strict=True) if row is not None]
             for sequences, rows in zip(self._sequences, self._rows, strict=True)
         ]
-        return self.served.model.finish(items, self.request)
+        result = self.served.model.finish(items, self.request)
+        count = sum(map(len, self._sequences))
+        spent = Timing(self._tokenizing_s / count, self._waiting_s / count, self._running_s / count)
+        return dataclasses.replace(result, timing=spent)

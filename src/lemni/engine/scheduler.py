@@ -92,9 +92,10 @@ class Work:
     Attributes:
         wanters: (flow, place in its request); the same flow may be there twice.
         deaths: replicas that died with this work aboard.
+        started: when its batch was taken, by the clock of whoever takes.
     """
 
-    __slots__ = ("deaths", "key", "sequence", "serial", "state", "tokens", "wanters")
+    __slots__ = ("deaths", "key", "sequence", "serial", "started", "state", "tokens", "wanters")
 
     def __init__(self, sequence: Sequence, key: object, serial: int) -> None:
         self.sequence = sequence
@@ -104,6 +105,7 @@ class Work:
         self.state = State.WAITING
         self.wanters: list[tuple[Flow, Place]] = []
         self.deaths = 0
+        self.started = 0.0
 
     @property
     def room(self) -> int:

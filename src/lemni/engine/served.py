@@ -8,6 +8,7 @@ under the lock and resolves its future outside of it, so a request ends exactly 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from lemni.config import EngineSettings
@@ -22,6 +23,8 @@ from lemni.engine.tokenizing import Tokenizers
 from lemni.errors import DeadlineExceeded, InvalidRequest, LemniError, Overloaded, RequestCancelled, Unavailable
 from lemni.types import Outputs, Request, Result, Sequence
 
+_MIB = 1 << 20
+
 
 class ServedModel:
     def __init__(self, name: str, model: Model, settings: EngineSettings, tokenizers: Tokenizers, alarm: Alarm) -> None:
@@ -35,6 +38,7 @@ class ServedModel:
         self._quiet = threading.Condition(self._lock)  # drain waits here
         self._scheduler = Scheduler(settings.max_queue_tokens, settings.interactive_weight)
         self._jobs: dict[Flow, Job] = {}
+        self._held_bytes = 0  # vectors per token of the open requests, as estimated
         self._open = 0  # admitted, and the future not resolved
         self._outage: str | None = "the engine is not started"  # why no replica can answer soon
         self._refusal: str | None = None  # why new requests are refused for good
@@ -71,6 +75,13 @@ class ServedModel:
         except Exception as cause:
             raise failures.internal(cause, "validating a request")(None) from cause
         bound = self._settings.max_queue_tokens
+        result, most = self._result_bytes(request, estimates), self._settings.max_result_mib * _MIB
+        if result > most:
+            raise InvalidRequest(
+                f"the vectors of all tokens would have about {result / _MIB:.0f} MiB; a request may have "
+                f"{most / _MIB:g} (max_result_mib): send it in parts",
+                param=request.field,
+            )
         if sum(estimates) > bound:
             raise InvalidRequest(
                 f"the request has about {sum(estimates)} tokens; the whole queue takes {bound} (max_queue_tokens): "
@@ -97,15 +108,26 @@ class ServedModel:
         with self._lock:
             if refusal := self._refusal or self._outage:
                 raise Unavailable(refusal)
+            result_bytes = self._result_bytes(request, estimates)
+            if result_bytes and self._held_bytes + result_bytes > self._settings.max_result_mib * _MIB:
+                raise Overloaded("the vectors per token of other requests take all of max_result_mib; retry soon")
             if excess := self._scheduler.excess(tokens):
                 raise self._overloaded(tokens, excess)
             job.flow = self._scheduler.admit(tokens, request.priority)
             job.deadline = self._alarm.after(deadline_s, lambda: self._expire(job))
             self._jobs[job.flow] = job
+            job.result_bytes = result_bytes
+            self._held_bytes += result_bytes
             self._open += 1
             self._counters.requests += 1
             self._counters.items += len(estimates)
         return job
+
+    def _result_bytes(self, request: Request, estimates: list[int]) -> int:
+        """Of an answer with a vector per token, about; others are small."""
+        if not {"tokens", "multi_vector"} & set(request.tasks):
+            return 0
+        return 4 * sum(estimates) * (self.model.card.dimensions or 0)
 
     def _overloaded(self, tokens: int, excess: int) -> Overloaded:
         speed = self._counters.tokens_per_s * max(1, self._replicas_alive)
@@ -132,15 +154,16 @@ class ServedModel:
             tokenized.append((index, outcome))
         parts = [((index, part), one) for index, sequences in tokenized for part, one in enumerate(sequences)]
         wanted = [(place, sequence, sequence.key) for place, sequence in parts if sequence.outputs]
+        now = time.monotonic()
         with self._lock:
             if job.ended:
                 return
             for index, sequences in tokenized:
-                job.tokenized(index, sequences)
+                job.tokenized(index, sequences, now)
             self._counters.deduplicated += self._scheduler.add(job.flow, wanted, estimate)
             self._work.notify_all()
             # What asks for no output is complete as it is.
-            last = [job.fill(place, {}) for place, sequence in parts if not sequence.outputs]
+            last = [job.fill(place, {}, now, now) for place, sequence in parts if not sequence.outputs]
             done = any(last) and self._claim(job)
         if done:
             self._settle(job, job.finish)
@@ -157,7 +180,11 @@ class ServedModel:
     def take(self, budget: int, enough: int) -> list[Work]:
         """The next batch; empty if somebody else took what waited."""
         with self._lock:
-            return [] if self._closed else self._scheduler.take(budget, enough)
+            works = [] if self._closed else self._scheduler.take(budget, enough)
+            now = time.monotonic()
+            for work in works:
+                work.started = now
+            return works
 
     def still_wanted(self, works: list[Work]) -> list[Work]:
         """Those of running works whose row somebody waits for; the others end here."""
@@ -204,6 +231,7 @@ class ServedModel:
         if not all(finite):
             log.error("%s computed NaN or infinity for %d of %d texts", self.name, finite.count(False), len(works))
         settled: list[tuple[Job, Callable[[], Result] | LemniError]] = []
+        now = time.monotonic()
         with self._lock:
             for work, row, valid in zip(works, rows, finite, strict=True):
                 for flow, place in self._scheduler.complete(work):
@@ -212,7 +240,7 @@ class ServedModel:
                         continue  # a sibling in this loop has ended it
                     if not valid and self._claim(job):
                         settled.append((job, failures.invalid_output(job.request.first_item + place[0])))
-                    elif valid and job.fill(place, row) and self._claim(job):
+                    elif valid and job.fill(place, row, work.started, now) and self._claim(job):
                         settled.append((job, job.finish))
         for job, outcome in settled:
             self._settle(job, outcome)
@@ -280,6 +308,7 @@ class ServedModel:
         job.handle.let_go()
         with self._lock:
             self._open -= 1
+            self._held_bytes -= job.result_bytes
             if not self._open:
                 self._quiet.notify_all()
 

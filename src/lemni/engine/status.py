@@ -24,7 +24,7 @@ class ModelStatus:
         requests: admitted; every one ends as exactly one of `completed`, `failed` and `cancelled`.
         items: of the admitted requests.
         tokens: computed, by completed requests' own count.
-        deduplicated: items that shared the computation of an identical one in flight.
+        deduplicated: sequences that shared the computation of an identical one in flight.
         truncated: items that lost tokens.
         errors: error code to number of failed and refused requests.
         batches: forward passes that succeeded.

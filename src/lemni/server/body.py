@@ -16,6 +16,7 @@ from lemni.errors import InvalidRequest, PayloadTooLarge, RequestCancelled, Unsu
 _MIB = 1 << 20
 _SCALAR = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?|true|false|null")
 _TEXT_FIELDS = frozenset({"input", "inputs", "text", "texts", "query", "documents", "prompt", "model"})
+_LIST_FIELDS = frozenset({"texts", "documents", "passages"})
 _LONE = re.compile("[\ud800-\udfff]")
 
 
@@ -133,7 +134,9 @@ async def _read_form(http: Request, max_mib: float) -> dict[str, Any]:
             raise InvalidRequest(f"{name} holds a lone surrogate, which is no character", param=name)
         fields.setdefault(name, []).append(_option(name, value) if isinstance(value, str) else await value.read())
     await form.close()
-    return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
+    return {
+        name: values[0] if len(values) == 1 and name not in _LIST_FIELDS else values for name, values in fields.items()
+    }
 
 
 def _option(name: str, text: str) -> Any:

@@ -13,11 +13,11 @@ import orjson
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
-from lemni.server.content import Raw, fetched
+from lemni.server.content import Raw, check_modalities, fetched
 from lemni.server.errors import log
 from lemni.server.service import Service, while_there
 from lemni.tasks.model import LoadedModel
-from lemni.types import Item, ModelCard, Options, Priority, Request, Result, Task
+from lemni.types import Item, Modality, ModelCard, Options, Priority, Request, Result, Task
 
 _MOST_INDICES = 100  # of the header that names truncated items
 
@@ -38,20 +38,23 @@ class Call:
         """Items that one request may hold."""
         return self.service.settings.max_items
 
-    async def card(self, name: str | None, task: Task = "embed") -> ModelCard:
-        """The served model that the client means; without a name, the one that does `task`.
+    async def card(self, name: str | None, *tasks: Task, modality: Modality = "text") -> ModelCard:
+        """The served model that the client means; without a name, the one that does one of the tasks (embedding, if
+        none is given) on such inputs.
 
         Raises InvalidRequest, UnknownModel or Unavailable.
         """
-        return await self.service.model(name, task)
+        return await self.service.model(name, *tasks, modality=modality)
 
-    async def items(self, raw: Seq[Raw], field: str = "input", *, lone: bool = False) -> list[Item]:
+    async def items(self, card: ModelCard, raw: Seq[Raw], field: str = "input", *, lone: bool = False) -> list[Item]:
         """What the client sent, with the bytes of its images and sounds, which are given up as soon as it hangs up.
 
-        Raises InvalidRequest that names the item: by `field` itself, if it is `lone`.
+        Raises InvalidRequest that names the item (by `field` itself, if it is `lone`); also, before anything is
+        fetched, for what the model does not take.
         """
         if all(isinstance(one, str | list) for one in raw):
             return [one for one in raw if isinstance(one, str | list)]
+        check_modalities(card, raw, field, lone=lone)
         return await while_there(self.http, fetched(raw, field, self.service.media, self.service.fetcher, lone=lone))
 
     def model(self, card: ModelCard) -> LoadedModel:

@@ -15,7 +15,7 @@ from lemni.errors import InvalidRequest
 from lemni.media import Kind
 from lemni.media.sources import Source, load_all
 from lemni.server.body import kind_of
-from lemni.types import Audio, Image, Item, Mixed
+from lemni.types import Audio, Image, Item, Mixed, Modality, ModelCard
 
 if TYPE_CHECKING:
     from lemni.media.fetch import Fetcher
@@ -100,6 +100,23 @@ def _source(value: Any, name: str) -> str | bytes:
     if not isinstance(value, str | bytes):
         raise InvalidRequest(f"{name} must be a URL, a data URI or base64")
     return value
+
+
+def modality_of(raw: Seq[Raw]) -> Modality:
+    """What the items are, if any is more than text."""
+    kinds = {type(part) for item in raw for part in (item.parts if isinstance(item, RawMixed) else (item,))}
+    return "image" if RawImage in kinds else "audio" if RawAudio in kinds else "text"
+
+
+def check_modalities(card: ModelCard, raw: Seq[Raw], field: str, *, lone: bool) -> None:
+    """Refuse images and sounds that the model does not take: nothing is fetched for nothing."""
+    for place, item in enumerate(raw):
+        for part in item.parts if isinstance(item, RawMixed) else (item,):
+            kind = "image" if isinstance(part, RawImage) else "audio" if isinstance(part, RawAudio) else "text"
+            if kind not in card.modalities:
+                name = field if lone else f"{field}[{place}]"
+                takes = " and ".join(card.modalities)
+                raise InvalidRequest(f"{name}: {card.name} takes no {kind}; it takes {takes}", item=place, param=name)
 
 
 async def fetched(

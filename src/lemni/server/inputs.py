@@ -45,7 +45,13 @@ def checked(schema: type[_Body], body: Mapping[str, Any], required: tuple[str, .
         name = ".".join(str(part) for part in first["loc"] if isinstance(part, str | int)) or "the body"
         given = first["input"]
         shown = repr(given) if isinstance(given, str | int | float) else kind_of(given)
-        must = first["msg"].replace("Input should", "must").replace("String should", "must").replace("valid ", "")
+        must = (
+            first["msg"]
+            .replace("a valid integer", "an integer")
+            .replace("Input should", "must")
+            .replace("String should", "must")
+            .replace("valid ", "")
+        )
         raise InvalidRequest(f"{name} is {shown[:100]}: it {must}", param=name.partition(".")[0]) from None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lemni.errors import InvalidRequest, UnknownModel
-from lemni.types import ModelCard, Task
+from lemni.errors import InvalidRequest, TaskNotSupported, UnknownModel
+from lemni.types import TASK_WORDS, Modality, ModelCard, Task
 
 _UNNAMED = "default/not-specified"
 """What Infinity's clients send for no name."""
@@ -25,16 +25,17 @@ class Names:
             for alias in _aliases(card):
                 self._aliases.setdefault(alias, set()).add(name)
 
-    def find(self, wanted: str | None, task: Task = "embed") -> ModelCard:
-        """The model that `wanted` means; without a name the only model, or the only one made for `task`.
+    def find(self, wanted: str | None, *tasks: Task, modality: Modality = "text") -> ModelCard:
+        """The model that `wanted` means; without a name the only model, or the only one made for one of the tasks
+        (embedding, if none is given) on such inputs.
 
         Raises:
-            InvalidRequest: no name, and several models are served.
+            InvalidRequest: no name, and several models could do it; TaskNotSupported if none can.
             UnknownModel: no model has the name, or several share it.
         """
         served = ", ".join(self.cards)
         if self.cards and (not wanted or wanted == _UNNAMED):
-            return self._for(task)
+            return self._for(tasks or ("embed",), modality)
         if len(self.cards) == 1 and self._any_name:
             return next(iter(self.cards.values()))
         wanted = wanted or ""
@@ -48,14 +49,20 @@ class Names:
             raise UnknownModel(f"model {shown!r} can mean {' or '.join(sorted(names))}: say which", param="model")
         raise UnknownModel(f"model {shown!r} is not served here; served: {served}", param="model")
 
-    def _for(self, task: Task) -> ModelCard:
-        able = [card for card in self.cards.values() if task in card.tasks]
+    def _for(self, tasks: tuple[Task, ...], modality: Modality) -> ModelCard:
+        able = [card for card in self.cards.values() if modality in card.modalities and set(tasks) & set(card.tasks)]
         # A cross-encoder is made for what an embedding model can do besides.
-        made = [card for card in able if card.tasks[0] == task]
+        made = [card for card in able if card.tasks[0] in tasks]
         for choice in (list(self.cards.values()), made, able):
             if len(choice) == 1:
                 return choice[0]
-        raise InvalidRequest(f"model is missing; served here: {', '.join(self.cards)}", param="model")
+        served = ", ".join(self.cards)
+        if able:
+            raise InvalidRequest(f"model is missing; served here: {served}", param="model")
+        words = " or ".join(TASK_WORDS[task] for task in tasks) + (
+            "" if modality == "text" else f" of {modality} inputs"
+        )
+        raise TaskNotSupported(f"no model here does {words}; served here: {served}", param="model")
 
 
 def _aliases(card: ModelCard) -> Iterator[str]:

@@ -37,7 +37,9 @@ async def ready(http: Request) -> Response:
     broken = service.state == "serving" and not service.ready
     body = {
         "status": "ready" if service.ready else "unavailable" if broken else service.state,
-        "models": {
+        "models": {}
+        if service.settings.api_key is not None
+        else {
             name: {
                 "replicas_alive": status.replicas_alive,
                 "replicas_total": status.replicas_total,

@@ -43,8 +43,8 @@ async def rerank(
     deadline_s: float | None = None,
 ) -> Result:
     """Scores of every document for the query, in the order of the documents."""
-    [first] = await call.items([query], "query", lone=True)
-    seconds = await call.items(documents, field)
+    [first] = await call.items(card, [query], "query", lone=True)
+    seconds = await call.items(card, documents, field)
     pairs = []
     if not isinstance(first, str | Image | Mixed):
         raise InvalidRequest("query is a sound; queries are texts or images", param="query")

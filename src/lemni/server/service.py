@@ -20,7 +20,7 @@ from lemni.errors import RequestCancelled, Unavailable
 from lemni.server.names import Names
 from lemni.server.quantized import MeasuredRanges
 from lemni.tasks.model import LoadedModel
-from lemni.types import ModelCard, Request, Result, Task
+from lemni.types import Modality, ModelCard, Request, Result, Task
 
 if TYPE_CHECKING:
     from lemni.media.fetch import Fetcher
@@ -98,11 +98,11 @@ class Service:
         await self._loaded()
         return list(self.names.cards.values())
 
-    async def model(self, name: str | None, task: Task = "embed") -> ModelCard:
-        """The served model that a client means; without a name the one for `task`. Raises InvalidRequest, UnknownModel
-        or Unavailable."""
+    async def model(self, name: str | None, *tasks: Task, modality: Modality = "text") -> ModelCard:
+        """The served model that a client means; without a name the one for the tasks. Raises InvalidRequest,
+        UnknownModel or Unavailable."""
         await self._loaded()
-        return self.names.find(name, task)
+        return self.names.find(name, *tasks, modality=modality)
 
     def loaded_model(self, name: str) -> LoadedModel:
         """The model of a card that `model` or `cards` gave."""

@@ -53,7 +53,7 @@ def load(parts: Parts) -> Loaded:
     size = int(probe["dense"].shape[-1])
     embed = DenseTask(parts, Texts(parts, tokenizer), size)
     tasks: dict[Task, TaskModel] = {"embed": embed}
-    tasks["score"] = Pairwise(embed, embed.similarities)
+    tasks["score"] = Pairwise(embed, embed.similarities, parts.truncate)
     if "tokens" in parts.backend.outputs:
         tasks["tokens"] = TokensTask(embed.texts)
     return Loaded(tasks, tokenizer, parts.spec.truncate_dim or size)

@@ -16,6 +16,7 @@ from lemni.runtimes.base import Backend, Runtime
 from lemni.tasks.base import Loaded, TaskModel
 from lemni.tasks.tokenizer import Tokenizer, is_unicode
 from lemni.types import (
+    TASK_WORDS,
     Activation,
     Audio,
     Image,
@@ -46,9 +47,9 @@ class LoadedModel:
         _check_types(request.options)
         for task in request.tasks:
             if task not in self.tasks:
+                does = ", ".join(TASK_WORDS[other] for other in self.tasks)
                 raise TaskNotSupported(
-                    f"{self.card.name} does not do {_WORDS[task]}; it does {', '.join(_WORDS[t] for t in self.tasks)}",
-                    param="model",
+                    f"{self.card.name} does not do {TASK_WORDS[task]}; it does {does}", param="model"
                 )
         for task in request.tasks:
             self.tasks[task].validate(request)
@@ -77,17 +78,6 @@ class LoadedModel:
     def close(self) -> None:
         """Free the weights."""
         self.backend.close()
-
-
-# Tasks as messages name them.
-_WORDS: dict[Task, str] = {
-    "embed": "embeddings",
-    "sparse": "sparse embeddings",
-    "multi_vector": "multi-vector embeddings",
-    "score": "reranking",
-    "classify": "classification",
-    "tokens": "token embeddings",
-}
 
 
 def _joined(alternatives: Seq[list[Sequence] | LemniError]) -> list[Sequence] | LemniError:

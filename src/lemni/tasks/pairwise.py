@@ -6,6 +6,7 @@ query; it is tokenised once per chunk of pairs.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from lemni.errors import InvalidRequest, LemniError
 from lemni.tasks.tokenizer import Named
-from lemni.types import Audio, Image, InputType, Item, Mixed, Options, Pair, Request, Row, Sequence
+from lemni.types import Audio, Image, InputType, Item, Mixed, Options, Pair, Request, Row, Sequence, Truncate
 
 Similarities = Callable[[Seq[Seq[Row]], Seq[Seq[Row]], Options], NDArray[np.float32]]
 """Rows of the first and of the second input of every pair -> float32 [pairs]."""
@@ -32,14 +33,21 @@ class Embeds(Protocol):
 
 
 class Pairwise:
-    """The task "score" of a model that embeds. The scores are raw similarities: an activation is refused."""
+    """The task "score" of a model that embeds. The scores are raw similarities: an activation is refused.
 
-    def __init__(self, embeds: Embeds, similarities: Similarities) -> None:
+    Long texts are cut, not averaged over chunks: on the right where the model is served with `truncate: chunk`.
+    """
+
+    def __init__(self, embeds: Embeds, similarities: Similarities, truncate: Truncate | None = None) -> None:
+        """`truncate`: what the model is served with."""
         self._embeds = embeds
         self._similarities = similarities
+        self._chunks = truncate == "chunk"
 
     def validate(self, request: Request) -> None:
         self._embeds.validate(request)
+        if request.options.truncate == "chunk":
+            raise InvalidRequest('truncate is "chunk", which scoring does not know', param="truncate")
         if request.options.activation not in (None, "none"):
             raise InvalidRequest(
                 f'activation is "{request.options.activation}", but the scores are similarities of embeddings',
@@ -55,6 +63,9 @@ class Pairwise:
         return self._embeds.estimate(item.first, request) + self._embeds.estimate(item.second, request)
 
     def encode(self, request: Request, start: int, stop: int) -> list[list[Sequence] | LemniError]:
+        if self._chunks and request.options.truncate is None:
+            cut = dataclasses.replace(request.options, truncate="right")
+            request = dataclasses.replace(request, options=cut)
         pairs = [item for item in request.items[start:stop] if isinstance(item, Pair)]
         sides = {(pair.first, pair.symmetric) for pair in pairs}
         queries = {(first, symmetric): self._query(first, symmetric, request.options) for first, symmetric in sides}
@@ -65,8 +76,6 @@ class Pairwise:
         ]
 
     def finish(self, items: Seq[Seq[Row]], request: Request) -> dict[str, Any]:
-        if any(len(rows) != 2 for rows in items):
-            raise InvalidRequest('truncate is "chunk", which scoring does not know', param="truncate")
         firsts = [rows[:1] for rows in items]
         seconds = [rows[1:] for rows in items]
         return {"scores": self._similarities(firsts, seconds, request.options)}

@@ -80,7 +80,7 @@ def load(parts: Parts) -> Loaded:
     tokenizer = Tokenizer(parts.spec, parts.max_length, parts.spec.config.get("vocab_size"))
     queries = None if splade.queries is None else LookedUp(parts, splade.queries)
     sparse = SparseTask(parts, Texts(parts, tokenizer), splade, queries)
-    return Loaded({"sparse": sparse, "score": Pairwise(sparse, sparse.similarities)}, tokenizer)
+    return Loaded({"sparse": sparse, "score": Pairwise(sparse, sparse.similarities, parts.truncate)}, tokenizer)
 
 
 def read_splade(spec: ModelSpec) -> Splade:

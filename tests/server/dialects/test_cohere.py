@@ -74,7 +74,7 @@ async def test_int8_of_a_text_is_the_same_alone_in_a_batch_and_after_a_restart(
     alone = (await post(real, "/v2/embed", {"texts": CATS[1:2], **body}))["embeddings"]["int8"]
     assert np.abs(np.subtract(alone[0], together[1])).max() <= 1  # a value on the border of a step
     # Another server with the same folder measures nothing again.
-    monkeypatch.setattr("lemni.server.quantized.corpus", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr("lemni.server.quantized.calibration_request", lambda: pytest.fail("measured again"))
     async with client_of(create_app(loaded(real_engine), server_settings(), cache_dir=cache)) as other:
         assert (await post(other, "/v2/embed", {"texts": CATS, **body}))["embeddings"]["int8"] == together
 

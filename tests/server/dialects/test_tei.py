@@ -89,8 +89,8 @@ class TestEmbed:
         headers = answer.headers
         assert (headers["x-compute-characters"], headers["x-compute-tokens"]) == ("2", "6")
         assert headers["x-compute-type"] == "cpu+optimized"
-        times = ["compute-time", "total-time", "tokenization-time", "queue-time", "inference-time"]
-        assert len({int(headers[f"x-{name}"]) for name in times}) == 1
+        parts = [int(headers[f"x-{name}-time"]) for name in ("tokenization", "queue", "inference")]
+        assert 0 <= max(parts) <= int(headers["x-total-time"]) == int(headers["x-compute-time"])
 
 
 async def test_every_token(real: httpx.AsyncClient, minilm: hub.ModelFiles) -> None:

@@ -58,7 +58,7 @@ async def _embed(call: Call, version: str) -> Response:
     options = Options(
         body.output_dimension, prompt_name=name, input_type=side, truncate=body.truncate, max_tokens=body.max_tokens
     )
-    items = await call.items(raw, field)
+    items = await call.items(card, raw, field)
     result = await call.run(card, items, options, field=field, priority=body.priority)
     types = list(dict.fromkeys(body.embedding_types or ["float"]))
     plain = version == "1" and not body.embedding_types

@@ -172,11 +172,11 @@ async def _embed(
     input_type: str | None = None,
 ) -> Response:
     raw, lone = _raw(body.input, modality, call.max_items)
-    card = await call.card(body.model, "multi_vector" if modality != "text" else "embed")
+    card = await call.card(body.model, "embed", "multi_vector", modality=modality)
     name, side = side_of(input_type, card)
     options = Options(dimensions=dimensions, prompt_name=name, input_type=side)
     task: Task = "embed" if "embed" in card.tasks else "multi_vector"
-    items = await call.items(raw)
+    items = await call.items(card, raw, lone=lone)
     result = await call.run(card, items, options, tasks=(task,), lone=lone)
     base64 = (body.encoding_format or body.encoding) == "base64"
     rows = result.vectors if task == "embed" else list(result.multi_vectors)

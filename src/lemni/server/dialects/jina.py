@@ -77,7 +77,7 @@ async def embeddings(call: Call) -> Response:
         result = await call.run(card, [Chunks(tuple(texts))], options, lone=True)
     else:
         raw, lone = _raw(body.input, call.max_items)
-        result = await call.run(card, await call.items(raw), options, tasks=(task,), lone=lone)
+        result = await call.run(card, await call.items(card, raw, lone=lone), options, tasks=(task,), lone=lone)
     types = list(dict.fromkeys(body.embedding_type or ["float"]))
     if many:
         content = await _multi_vectors(card, result, types)

@@ -5,7 +5,7 @@ The same routes exist without /v1, for clients whose base URL lacks it. Extensio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from lemni.errors import InvalidRequest, LemniError
 from lemni.server.call import Call, json_response, truncation_header
-from lemni.server.content import Raw, content_of
+from lemni.server.content import Raw, content_of, modality_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Error, Model, ModelList
 from lemni.server.inputs import check_count, checked, items_of, side_of
@@ -29,15 +29,16 @@ async def embeddings(call: Call) -> Response:
     A late-interaction model gives a list of vectors each. The header `x-lemni-truncated` names inputs that were
     cut.
     """
-    body = checked(EmbeddingsBody, call.body, required=("input",))
+    body = checked(EmbeddingsBody, {**_uploaded(call.body), **call.body}, required=("input",))
     raw, lone = _contents(body.input, call.max_items)
-    card = await call.card(body.model)
+    asked = [_TASKS[output] for output in body.outputs or ("dense", "multi_vector")]
+    card = await call.card(body.model, *asked, modality=modality_of(raw))
     outputs = tuple(dict.fromkeys(body.outputs or ("multi_vector" if _only_many(card) else "dense",)))
     name, side = side_of(body.input_type, card)
     options = Options(body.dimensions, body.normalize, body.prompt, body.prompt_name or name, side, body.truncate)
     result = await call.run(
         card,
-        await call.items(raw),
+        await call.items(card, raw, lone=lone),
         options,
         tasks=tuple(_TASKS[output] for output in outputs),
         lone=lone,
@@ -84,6 +85,11 @@ def write_embeddings(name: str, result: Result, base64: bool, outputs: tuple[str
     tokens = int(result.token_counts.sum())
     usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
     return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (data, orjson.dumps(name), usage)
+
+
+def _uploaded(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The input of a form that calls its file "file", as most do."""
+    return {"input": body[name] for name in ("file", "image", "audio") if body.get(name) is not None}
 
 
 def _contents(value: Any, max_items: int) -> tuple[list[Raw], bool]:

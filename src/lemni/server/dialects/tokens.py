@@ -36,6 +36,14 @@ def tokenizer_of(model: LoadedModel) -> Tokenizer:
     return model.tokenizer
 
 
+def check_size(texts: Seq[str]) -> None:
+    """Raises InvalidRequest for more than `MOST_CHARACTERS`."""
+    if (characters := sum(map(len, texts))) > MOST_CHARACTERS:
+        raise InvalidRequest(
+            f"the texts have {characters} characters together; at most {MOST_CHARACTERS} are tokenised"
+        )
+
+
 def tokenized(
     model: LoadedModel, texts: Seq[str], special: bool = True, prompt_name: str | None = None
 ) -> list[list[Token]]:
@@ -52,10 +60,7 @@ def tokenized(
             f"prompt_name {prompt_name[:100]!r} is no prompt of {model.card.name}. Available prompts: [{known}]",
             param="prompt_name",
         )
-    if (characters := sum(map(len, texts))) > MOST_CHARACTERS:
-        raise InvalidRequest(
-            f"the texts have {characters} characters together; at most {MOST_CHARACTERS} are tokenised"
-        )
+    check_size(texts)
     whole = [prompts[prompt_name] + text for text in texts] if prompt_name is not None else list(texts)
     encodings = tokenizer_of(model).library.encode_batch(whole, add_special_tokens=special)
     return [_tokens(text, encoding) for text, encoding in zip(whole, encodings, strict=True)]

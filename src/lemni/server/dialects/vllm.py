@@ -7,6 +7,7 @@ same bodies as Infinity's: the setting `prefer` says whose answer a body gets th
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from typing import Any
@@ -20,6 +21,7 @@ from lemni.server.call import Call, json_response, truncation_header
 from lemni.server.content import Raw, content_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai import error_body
+from lemni.server.dialects.tokens import MOST_CHARACTERS, check_size, tokenizer_of
 from lemni.server.dialects.vllm_schemas import (
     ClassifyBody,
     DetokenizeBody,
@@ -70,11 +72,13 @@ async def score(call: Call) -> Response:
             f"{names[0]} has {len(first)} items and {names[1]} {len(second)}: one to many or as many of both",
             param=names[0],
         )
-    firsts = await call.items([content_of(one, f"{names[0]}[{n}]") for n, one in enumerate(first)], names[0])
-    seconds = await call.items([content_of(one, f"{names[1]}[{n}]") for n, one in enumerate(second)], names[1])
+    sides = zip(names, (first, second), strict=True)
+    raw = [[content_of(one, f"{name}[{n}]") for n, one in enumerate(side)] for name, side in sides]
+    card = await call.card(body.model, "score")
+    firsts = await call.items(card, raw[0], names[0])
+    seconds = await call.items(card, raw[1], names[1])
     firsts = firsts * len(seconds) if len(firsts) == 1 else firsts
     pairs = [Pair(a, b) for a, b in zip(firsts, seconds, strict=True)]  # type: ignore[arg-type]
-    card = await call.card(body.model, "score")
     options = Options(activation="none" if body.use_activation is False else None, **_limits(body))
     result = await call.run(card, pairs, options, tasks=("score",), field=names[1])
     data = [{"index": n, "object": "score", "score": float(one)} for n, one in enumerate(result.scores)]
@@ -115,12 +119,11 @@ async def tokenize(call: Call) -> Response:
     """The token ids of a text."""
     body = checked(TokenizeBody, call.body)
     card = await call.card(body.model)
-    tokenizer = call.model(card).tokenizer
-    if tokenizer is None:
-        raise InvalidRequest(f"{card.name} has no tokenizer for texts", param="model")
+    tokenizer = tokenizer_of(call.model(card))
     text = content_of(_conversation(body.messages), "messages") if body.prompt is None else body.prompt
     if not isinstance(text, str):
         raise InvalidRequest("messages: only texts have tokens", param="messages")
+    check_size([text])
     special = body.messages is None if body.add_special_tokens is None else body.add_special_tokens
     encoding = await asyncio.to_thread(tokenizer.library.encode, text, add_special_tokens=special)
     answer: dict[str, Any] = {"count": len(encoding.ids), "max_model_len": card.max_length, "tokens": encoding.ids}
@@ -132,9 +135,9 @@ async def detokenize(call: Call) -> Response:
     """The text of token ids."""
     body = checked(DetokenizeBody, call.body, required=("tokens",))
     card = await call.card(body.model)
-    tokenizer = call.model(card).tokenizer
-    if tokenizer is None:
-        raise InvalidRequest(f"{card.name} has no tokenizer for texts", param="model")
+    tokenizer = tokenizer_of(call.model(card))
+    if len(body.tokens) > MOST_CHARACTERS:
+        raise InvalidRequest(f"tokens holds {len(body.tokens)} ids; at most {MOST_CHARACTERS}", param="tokens")
     if wrong := [token for token in body.tokens if not 0 <= token < tokenizer.vocabulary]:
         raise InvalidRequest(f"tokens holds {wrong[0]}; ids are 0..{tokenizer.vocabulary - 1}", param="tokens")
     text = await asyncio.to_thread(tokenizer.library.decode, body.tokens, skip_special_tokens=False)
@@ -173,7 +176,7 @@ async def _run(
         if body.chat_template:
             raise InvalidRequest("chat_template is not supported: messages are joined", param="chat_template")
         raw: list[Raw] = [content_of(_conversation(body.messages), "messages")]
-        found = await call.items(raw, "messages")
+        found = await call.items(card, raw, "messages", lone=True)
         return await call.run(card, found, options, tasks=(task,), field="messages", lone=True)
     if body.input is None:
         raise InvalidRequest("input is missing (or messages)", param="input")
@@ -250,7 +253,14 @@ async def _written(
                 for n, one in enumerate(row_bytes(rows, dtype))
             ]
             facts = {key: envelope[key] for key in ("id", "created", "model")}
-            headers["metadata"] = orjson.dumps({**facts, "data": layout, "usage": _usage(result)}).decode()
+            # ASCII: a header knows nothing else.
+            metadata = json.dumps({**facts, "data": layout, "usage": _usage(result)}, separators=(",", ":"))
+            if len(metadata) > _MOST_METADATA:
+                raise InvalidRequest(
+                    f"the layout of {len(rows)} rows does not fit a header: send fewer inputs, or take bytes_only",
+                    param="encoding_format",
+                )
+            headers["metadata"] = metadata
         return Response(content, headers=headers, media_type="application/octet-stream")
 
     def write() -> bytes:
@@ -265,6 +275,9 @@ async def _written(
     data = await off_the_loop(size, write)
     return json_response(orjson.dumps(envelope).replace(b'"data":[]', b'"data":[%b]' % data, 1), headers)
 
+
+# HTTP clients take lines of 64 KiB.
+_MOST_METADATA = 60_000
 
 _PAIR = {"text_1": "Where do cats sleep?", "text_2": ["On the sofa.", "In Rust."]}
 

@@ -103,7 +103,7 @@ async def multimodal(call: Call) -> Response:
     raw = _multimodal(body.inputs, call.max_items)
     card = await call.card(body.model)
     options = _options(body, card, body.truncation)
-    items = await call.items(raw, "inputs")
+    items = await call.items(card, raw, "inputs")
     result = await call.run(card, items, options, field="inputs")
     body.encoding_format = body.encoding_format or body.output_encoding
     images = [_images(item) for item in items]
