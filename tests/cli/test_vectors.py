@@ -114,9 +114,7 @@ def test_multi_vectors(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_hold_what_a_model_gives() -> None:
-    with pytest.raises(
-        click.UsageError, match=r"m gives sparse vectors, which are written to \.npz, "
-    ):
+    with pytest.raises(click.UsageError, match=r"m gives sparse vectors, which are written to \.npz, "):
         check_holds(Path("v.npy"), "sparse", "m")
     with pytest.raises(click.UsageError, match="m gives a vector per token, "):
         check_holds(Path("v.parquet"), "multi_vector", "m")

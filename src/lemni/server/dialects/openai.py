@@ -89,7 +89,8 @@ def write_embeddings(name: str, result: Result, base64: bool, outputs: tuple[str
 
 def _uploaded(body: Mapping[str, Any]) -> dict[str, Any]:
     """The input of a form that calls its file "file", as most do."""
-    return {"input": body[name] for name in ("file", "image", "audio") if body.get(name) is not None}
+    names = (name for name in ("file", "image", "audio") if body.get(name) is not None)
+    return {"input": body[name]} if (name := next(names, None)) else {}
 
 
 def _contents(value: Any, max_items: int) -> tuple[list[Raw], bool]:
