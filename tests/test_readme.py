@@ -55,3 +55,10 @@ def test_curl(server: str) -> None:
     numbers = real["data"][0].pop("embedding")
     assert numbers == pytest.approx(promised["data"][0].pop("embedding"), abs=1e-5)
     assert real == promised
+
+
+def test_the_librarys_example(minilm: ModelFiles) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "library.md").read_text("utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True, timeout=120)
+    assert f"# {done.stdout}" == example.splitlines(keepends=True)[-1]
