@@ -136,7 +136,8 @@ class ModelSettings(_Settings):
     max_length: int | None = Field(None, ge=1, description="Override of the model's own maximum length, in tokens.")
     truncate: Truncate | None = Field(
         None,
-        description="Texts over the maximum length: cut right, cut left, error, or chunk (averaged); as the model says if not given.",
+        description="Texts over the maximum length: cut right, cut left, error, or chunk (averaged); as the model says "
+        "if not given.",
     )
     prompt_name: str | None = Field(None, description="Prompt put before every text when the request names none.")
     trust_pickle: bool = Field(False, description="Allow pickled weights (pytorch_model.bin). They can run code.")
