@@ -9,20 +9,20 @@ faster on `lemni.runtimes.torch`.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lemni.errors import ModelLoadError, missing_extra
 from lemni.hub.spec import ModelSpec
-from lemni.runtimes.base import BackendOptions, Blueprint, Head, Limits, by_sequence
+from lemni.ops.torch import TorchInputs, TorchOps
+from lemni.runtimes.base import BackendOptions, Blueprint, by_sequence
 from lemni.runtimes.padding import Rectangle, rectangles
+from lemni.runtimes.torch_backend import DeviceBackend
+from lemni.runtimes.torch_devices import run_heads, torch_limits
 from lemni.types import Output, Outputs, PackedBatch
-
-if TYPE_CHECKING:
-    import torch
 
 # Encoder-decoders whose encoder alone gives the token vectors, as in sentence-transformers.
 _ENCODER_CLASSES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
@@ -32,142 +32,96 @@ _WHOLE_CLASSES = {"classifier": "AutoModelForSequenceClassification"}
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """Attributes:
-    heads: empty if the model gives logits by itself.
-    """
-
-    device: torch.device
-    model: Any
-    heads: dict[Output, Head]
-    pad_id: int
-    takes_token_types: bool
-
-
-class TransformersBackend:
+class TransformersBackend(DeviceBackend):
     """A model of transformers on one or several torch devices.
 
     Raises:
-        MissingExtra: torch or transformers is not installed.
+        MissingExtra: transformers is not installed.
         ModelLoadError: transformers does not know the architecture, or the weights do not fit it.
     """
 
-    name = "transformers"
-
     def __init__(self, blueprint: Blueprint, options: BackendOptions) -> None:
-        try:
-            import torch
-            import transformers  # noqa: F401
-        except ImportError as error:
-            raise missing_extra(error.name or "transformers", "torch", "the transformers runtime") from None
-        from lemni.ops.torch import TorchOps
-        from lemni.runtimes.torch_devices import loading_on, torch_limits, use_threads
-
-        self.device = ",".join(options.devices)
-        self.dtype = options.dtype
-        self._torch_dtype: torch.dtype = getattr(torch, options.dtype)
-        self.outputs = frozenset(blueprint.heads)
-        use_threads(options)
-        self._loaded = []
-        for name in options.devices:
-            device = torch.device(name)
-            with loading_on(name):
-                model = _load(blueprint.spec, options, self._torch_dtype).to(device)
-            ops = TorchOps(device, self._torch_dtype)
-            whole = blueprint.spec.kind in _WHOLE_CLASSES
-            heads = {} if whole else {name: make(ops) for name, make in blueprint.heads.items()}
-            parameters = inspect.signature(model.forward).parameters
-            self._loaded.append(_Loaded(device, model, heads, _pad_id(model), "token_type_ids" in parameters))
-        self.max_positions = _max_positions(self._loaded[0].model)
-        self.limits = torch_limits(options)
-
-    def replica(self, index: int) -> TransformersRuntime:
-        return TransformersRuntime(self._loaded[index % len(self._loaded)], self._torch_dtype, self.limits)
-
-    def close(self) -> None:
-        self._loaded = []
+        check_transformers("the transformers runtime")
+        super().__init__("transformers", options, lambda device, dtype: _Model(blueprint, options, device, dtype))
 
 
-class TransformersRuntime:
-    """One replica; replicas on the same device share the model."""
-
-    def __init__(self, loaded: _Loaded, dtype: torch.dtype, limits: Limits) -> None:
-        self.device = str(loaded.device)
-        self.limits = limits
-        self._loaded: _Loaded | None = loaded
-        self._dtype = dtype
-
-    def run(self, batch: PackedBatch) -> list[Outputs]:
-        from lemni.ops.torch import TorchInputs
-        from lemni.runtimes.torch_devices import run_heads, running
-
-        if self._loaded is None:
-            raise RuntimeError("the replica is closed")
-        with running():
-            if not self._loaded.heads:
-                return by_sequence({"logits": _logits(self._loaded, batch, self.limits.batch_tokens)}, batch)
-            hidden = _hidden(self._loaded, batch, self.limits.batch_tokens)
-            inputs = TorchInputs(batch, self._loaded.device, self._dtype)
-            return by_sequence(run_heads(self._loaded.heads, hidden, inputs, batch), batch)
-
-    def close(self) -> None:
-        self._loaded = None
+def check_transformers(needed_for: str) -> None:
+    """Raises MissingExtra if transformers, or the torch below it, cannot be imported."""
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise missing_extra(error.name or "transformers", "torch", needed_for) from None
 
 
-def _hidden(loaded: _Loaded, batch: PackedBatch, cells: int) -> torch.Tensor:
-    """Hidden states [T, hidden] in the batch's order."""
-    import torch
+class _Model:
+    """A model of transformers on one device, with Lemni's heads where it does not have its own."""
 
-    packed: torch.Tensor | None = None
-    for rectangle in rectangles(batch, cells):
-        padded = _hidden_states(loaded, batch, rectangle)
-        if packed is None:
-            packed = padded.new_empty((batch.tokens, padded.shape[-1]))
-        mask = torch.from_numpy(rectangle.mask).to(loaded.device)
-        packed[torch.from_numpy(rectangle.tokens).to(loaded.device)] = padded[mask]
-    assert packed is not None  # a batch has sequences
-    return packed
+    def __init__(self, blueprint: Blueprint, options: BackendOptions, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self._cells = torch_limits(options).batch_tokens
+        self._model = _load(blueprint.spec, options, dtype).to(device)
+        ops = TorchOps(device, dtype)
+        whole = blueprint.spec.kind in _WHOLE_CLASSES
+        self._heads = {} if whole else {name: make(ops) for name, make in blueprint.heads.items()}
+        self._pad_id = _pad_id(self._model)
+        self._takes_token_types = "token_type_ids" in inspect.signature(self._model.forward).parameters
+        self.outputs: frozenset[Output] = frozenset(blueprint.heads)
+        self.max_positions = _max_positions(self._model)
 
+    def __call__(self, batch: PackedBatch) -> list[Outputs]:
+        if not self._heads:
+            return by_sequence({"logits": self._logits(batch)}, batch)
+        hidden, inputs = self._hidden(batch), TorchInputs(batch, self._device, self._dtype)
+        return by_sequence(run_heads(self._heads, hidden, inputs, batch), batch)
 
-def _logits(loaded: _Loaded, batch: PackedBatch, cells: int) -> NDArray[np.float32]:
-    """Logits [B, labels] in the batch's order."""
-    if getattr(loaded.model.config, "pad_token_id", None) is None:
-        cells = 1  # one sequence at a time: without a padding token, decoders refuse a batch
-    logits: NDArray[np.float32] | None = None
-    for rectangle in rectangles(batch, cells):
-        found = _forward(loaded, batch, rectangle).logits
-        if logits is None:
-            logits = np.empty((len(batch), found.shape[-1]), dtype=np.float32)
-        logits[rectangle.sequences] = found.float().cpu().numpy()
-    assert logits is not None  # a batch has sequences
-    return logits
+    def _hidden(self, batch: PackedBatch) -> torch.Tensor:
+        """Hidden states [T, hidden] in the batch's order."""
+        packed: torch.Tensor | None = None
+        for rectangle in rectangles(batch, self._cells):
+            padded = self._hidden_states(batch, rectangle)
+            if packed is None:
+                packed = padded.new_empty((batch.tokens, padded.shape[-1]))
+            mask = torch.from_numpy(rectangle.mask).to(self._device)
+            packed[torch.from_numpy(rectangle.tokens).to(self._device)] = padded[mask]
+        assert packed is not None  # a batch has sequences
+        return packed
 
+    def _logits(self, batch: PackedBatch) -> NDArray[np.float32]:
+        """Logits [B, labels] in the batch's order."""
+        # One sequence at a time where there is no padding token: decoders refuse a batch then.
+        cells = 1 if getattr(self._model.config, "pad_token_id", None) is None else self._cells
+        logits: NDArray[np.float32] | None = None
+        for rectangle in rectangles(batch, cells):
+            found = self._forward(batch, rectangle).logits
+            if logits is None:
+                logits = np.empty((len(batch), found.shape[-1]), dtype=np.float32)
+            logits[rectangle.sequences] = found.float().cpu().numpy()
+        assert logits is not None  # a batch has sequences
+        return logits
 
-def _hidden_states(loaded: _Loaded, batch: PackedBatch, rectangle: Rectangle) -> torch.Tensor:
-    """[G, width, hidden] of one rectangle."""
-    output = _forward(loaded, batch, rectangle)
-    hidden: torch.Tensor = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
-    if hidden.ndim != 3 or hidden.shape[:2] != rectangle.mask.shape:
-        raise ModelLoadError(f"{type(loaded.model).__name__} gives no vector per token: {tuple(hidden.shape)}")
-    return hidden
+    def _hidden_states(self, batch: PackedBatch, rectangle: Rectangle) -> torch.Tensor:
+        """[G, width, hidden] of one rectangle."""
+        output = self._forward(batch, rectangle)
+        hidden: torch.Tensor = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
+        if hidden.ndim != 3 or hidden.shape[:2] != rectangle.mask.shape:
+            raise ModelLoadError(f"{type(self._model).__name__} gives no vector per token: {tuple(hidden.shape)}")
+        return hidden
 
+    def _forward(self, batch: PackedBatch, rectangle: Rectangle) -> Any:
+        """What the model gives for one rectangle."""
 
-def _forward(loaded: _Loaded, batch: PackedBatch, rectangle: Rectangle) -> Any:
-    """What the model gives for one rectangle."""
-    import torch
+        def put(array: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(array).to(self._device)
 
-    def put(array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(array).to(loaded.device)
-
-    feed = {
-        "input_ids": put(rectangle.fill(batch.ids, loaded.pad_id)),
-        "attention_mask": put(rectangle.attended.astype(np.int64)),
-    }
-    # Only where they say something: GPT-2 adds the embedding of token 0 for a segment id of 0.
-    if loaded.takes_token_types and batch.token_types.any():
-        feed["token_type_ids"] = put(rectangle.fill(batch.token_types, 0))
-    return loaded.model(**feed)
+        feed = {
+            "input_ids": put(rectangle.fill(batch.ids, self._pad_id)),
+            "attention_mask": put(rectangle.attended.astype(np.int64)),
+        }
+        # Only where they say something: GPT-2 adds the embedding of token 0 for a segment id of 0.
+        if self._takes_token_types and batch.token_types.any():
+            feed["token_type_ids"] = put(rectangle.fill(batch.token_types, 0))
+        return self._model(**feed)
 
 
 def _load(spec: ModelSpec, options: BackendOptions, dtype: torch.dtype) -> Any:
@@ -230,8 +184,6 @@ def _pad_id(model: Any) -> int:
 
 def _max_positions(model: Any) -> int | None:
     """Rows of the table of learned positions that sequences may use, if the model has one."""
-    import torch
-
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(module, torch.nn.Embedding):
             # RoBERTa and its kin count positions from the padding id plus one, BART's from an offset.

@@ -7,115 +7,71 @@ mask. No row depends on what else is in the batch. A group of model classes is o
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
-from lemni.errors import ModelLoadError, missing_extra
+from lemni.errors import ModelLoadError
 from lemni.hub.spec import ModelSpec
-from lemni.runtimes.base import BackendOptions, Blueprint, Limits
+from lemni.runtimes.base import BackendOptions, Blueprint
 from lemni.runtimes.multimodal.base import Adapter
 from lemni.runtimes.padding import Rectangle, rectangles
+from lemni.runtimes.torch_backend import DeviceBackend
+from lemni.runtimes.torch_devices import torch_limits
+from lemni.runtimes.transformers import check_transformers
 from lemni.types import TOKEN_OUTPUTS, Features, Outputs, PackedBatch, Sequence
 
-if TYPE_CHECKING:
-    import torch
 
-
-@dataclass(frozen=True)
-class _Loaded:
-    device: torch.device
-    adapter: Adapter
-
-
-class MultimodalBackend:
+class MultimodalBackend(DeviceBackend):
     """A model of text with images or sound on one or several torch devices.
 
     Raises:
-        MissingExtra: torch or transformers is not installed.
+        MissingExtra: transformers is not installed.
         ModelLoadError: it is no such model, or the weights do not fit it.
     """
 
-    name = "multimodal"
-
     def __init__(self, blueprint: Blueprint, options: BackendOptions) -> None:
-        try:
-            import torch
-            import transformers  # noqa: F401
-        except ImportError as error:
-            raise missing_extra(error.name or "transformers", "torch", "a model of images or sound") from None
-        from lemni.runtimes.torch_devices import loading_on, torch_limits, use_threads
-
-        self.device = ",".join(options.devices)
-        self.dtype = options.dtype
-        self._torch_dtype: torch.dtype = getattr(torch, options.dtype)
-        use_threads(options)
-        self._loaded = []
-        for name in options.devices:
-            device = torch.device(name)
-            with loading_on(name):
-                adapter = _adapter(blueprint.spec, options, self._torch_dtype, device)
-            self._loaded.append(_Loaded(device, adapter))
-        self.outputs = frozenset((self._loaded[0].adapter.output,))
-        self.max_positions = self._loaded[0].adapter.max_positions
-        self.limits = torch_limits(options)
-
-    def replica(self, index: int) -> MultimodalRuntime:
-        return MultimodalRuntime(self._loaded[index % len(self._loaded)], self._torch_dtype, self.limits)
-
-    def close(self) -> None:
-        self._loaded = []
+        check_transformers("a model of images or sound")
+        super().__init__("multimodal", options, lambda device, dtype: _Model(blueprint.spec, options, device, dtype))
 
 
-class MultimodalRuntime:
-    """One replica; replicas on the same device share the model."""
+class _Model:
+    """A model's adapter on one device, fed in rectangles of like sequences."""
 
-    def __init__(self, loaded: _Loaded, dtype: torch.dtype, limits: Limits) -> None:
-        self.device = str(loaded.device)
-        self.limits = limits
-        self._loaded: _Loaded | None = loaded
-        self._dtype = dtype
+    def __init__(self, spec: ModelSpec, options: BackendOptions, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self._cells = torch_limits(options).batch_tokens
+        self._adapter: Adapter = _adapter(spec, options, dtype, device)
+        self.outputs = frozenset((self._adapter.output,))
+        self.max_positions = self._adapter.max_positions
 
-    def run(self, batch: PackedBatch) -> list[Outputs]:
-        from lemni.runtimes.torch_devices import running
-
-        if self._loaded is None:
-            raise RuntimeError("the replica is closed")
+    def __call__(self, batch: PackedBatch) -> list[Outputs]:
         rows: list[Outputs] = [{} for _ in range(len(batch))]
-        with running():
-            for members, group in _groups(batch):
-                for rectangle in rectangles(group, self.limits.batch_tokens):
-                    computed = self._compute(self._loaded, group, rectangle)
-                    for row, place in zip(computed, rectangle.sequences, strict=True):
-                        rows[members[place]] = row
+        for members, group in _groups(batch):
+            for rectangle in rectangles(group, self._cells):
+                for row, place in zip(self._compute(group, rectangle), rectangle.sequences, strict=True):
+                    rows[members[place]] = row
         return rows
 
-    def close(self) -> None:
-        self._loaded = None
-
-    def _compute(self, loaded: _Loaded, group: PackedBatch, rectangle: Rectangle) -> list[Outputs]:
+    def _compute(self, group: PackedBatch, rectangle: Rectangle) -> list[Outputs]:
         """What the sequences of one rectangle of a group give, in its order."""
-        import torch
-
-        adapter = loaded.adapter
-        ids = torch.from_numpy(rectangle.fill(group.ids, adapter.pad_id)).to(loaded.device)
-        mask = torch.from_numpy(rectangle.mask.astype(np.int64)).to(loaded.device)
+        adapter = self._adapter
+        ids = torch.from_numpy(rectangle.fill(group.ids, adapter.pad_id)).to(self._device)
+        mask = torch.from_numpy(rectangle.mask.astype(np.int64)).to(self._device)
         features = [group.features[place] for place in rectangle.sequences]
-        rows = adapter(ids, mask, self._stacked(loaded.device, features)).float().cpu().numpy()
+        rows = adapter(ids, mask, self._stacked(features)).float().cpu().numpy()
         if adapter.output not in TOKEN_OUTPUTS:
             return [{adapter.output: row} for row in rows]
         return [{adapter.output: row[keep]} for row, keep in zip(rows, rectangle.mask, strict=True)]
 
-    def _stacked(self, device: torch.device, features: list[Features | None]) -> dict[str, torch.Tensor]:
+    def _stacked(self, features: list[Features | None]) -> dict[str, torch.Tensor]:
         """The arrays of each name, [G, ...]; floats in the precision of the computation."""
-        import torch
-
         stacked = {}
         arrays = [one.arrays for one in features if one is not None]
         for name in arrays[0] if arrays else ():
             tensor = torch.from_numpy(np.stack([one[name] for one in arrays]))
-            stacked[name] = tensor.to(device, self._dtype if tensor.is_floating_point() else None)
+            stacked[name] = tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
         return stacked
 
 
