@@ -209,7 +209,7 @@ def test_what_embed_refuses(model: lemni.Embedder, texts: Any, options: Any, par
 def test_closing_frees_the_weights(minilm: ModelFiles) -> None:
     model = lemni.load(str(minilm.path), device="cpu", runtime="torch")
     backend: Any = model._model.backend
-    weights = [weakref.ref(loaded) for loaded in backend._loaded]
+    weights = [weakref.ref(loaded) for _, loaded in backend._models]
     assert weights
     assert all(weight() is not None for weight in weights)
     model.close()

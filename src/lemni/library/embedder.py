@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from collections.abc import Sequence as Seq
 from typing import Any, TypeVar, get_args
 
@@ -277,11 +277,12 @@ class Embedder:
         )
         lone = isinstance(items, _SINGLE)
         listed: Any = [items] if lone else items
-        return Request(listed, options, tasks, how.get("priority", "interactive"), how.get("deadline_s"))
+        return Request(listed, options, tasks, how.get("priority", "interactive"), how.get("deadline_s"), lone=lone)
 
     def _pairs(self, query: str | Image | Mixed, documents: Seq[str | Image | Mixed], how: How) -> Request:
-        if isinstance(documents, str):
-            raise InvalidRequest("documents is a text; it must be a list of texts", param="documents")
+        if isinstance(documents, str) or not isinstance(documents, Iterable):
+            kind = "a text" if isinstance(documents, str) else f"of type {type(documents).__name__}"
+            raise InvalidRequest(f"documents is {kind}; it must be a list of texts", param="documents")
         pairs = [Pair(query, document) for document in documents]
         request = self._request(pairs, ("score",), how)
         return Request(pairs, request.options, ("score",), request.priority, request.deadline_s, field="documents")

@@ -82,7 +82,7 @@ def _linear(spec: ModelSpec, name: str) -> Callable[[Ops], Callable[[Tensor, Inp
 
 def _unused(spec: ModelSpec) -> NDArray[np.int64]:
     """Ids of the tokens that are no terms."""
-    from lemni.tasks.tokenizer import load_tokenizer
+    from lemni.tasks.tokenizer_files import load_tokenizer
 
     tokenizer, file = load_tokenizer(spec.transformer_path), spec.transformer_path / "tokenizer_config.json"
     config = read_json(file) if file.exists() else {}

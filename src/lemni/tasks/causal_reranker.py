@@ -27,7 +27,8 @@ from lemni.tasks.causal_layouts import Words, layout_of, words_of
 from lemni.tasks.pairs import Pairs
 from lemni.tasks.prompted_pairs import PromptedPairs
 from lemni.tasks.texts import Texts
-from lemni.tasks.tokenizer import Named, Tokenizer, load_tokenizer
+from lemni.tasks.tokenizer import Named, Tokenizer
+from lemni.tasks.tokenizer_files import load_tokenizer
 from lemni.types import Item, Options, Output, Pair, Request, Row, Sequence, TruncationSide
 
 _OUTPUTS: tuple[Output, ...] = ("logits",)

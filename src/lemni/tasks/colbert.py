@@ -28,7 +28,8 @@ from lemni.tasks.head import dense_layer
 from lemni.tasks.pairwise import Pairwise
 from lemni.tasks.similarity import maxsim, unit_length
 from lemni.tasks.texts import Texts
-from lemni.tasks.tokenizer import Named, Tokenizer, load_tokenizer
+from lemni.tasks.tokenizer import Named, Tokenizer
+from lemni.tasks.tokenizer_files import load_tokenizer
 from lemni.types import InputType, Item, Options, PackedBatch, Request, Row, Sequence
 
 _Vectors = NDArray[np.float32]
