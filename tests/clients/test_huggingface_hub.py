@@ -98,3 +98,15 @@ def test_errors(server: str) -> None:
     with pytest.raises(HfHubHTTPError) as refused:
         InferenceClient(model=server, token="wrong").feature_extraction("a")
     assert refused.value.response.status_code == 401
+
+
+def test_several_models_are_told_apart_by_what_is_asked(open_server: str) -> None:
+    client = InferenceClient(model=open_server, token=KEY)
+    found = client.text_classification("Buy cheap pills now!")
+    assert len(found) > 1
+    assert sum(one.score for one in found) == pytest.approx(1, abs=1e-4)
+    assert [one.score for one in client.text_classification("Buy pills", top_k=1)] == [
+        client.text_classification("Buy pills")[0].score
+    ]
+    with pytest.raises(HfHubHTTPError, match="model is missing"):  # two of them embed texts
+        client.feature_extraction("Buy cheap pills now!")

@@ -39,13 +39,22 @@ async def default_task(call: Call, given: Body) -> Answer:
         raise InvalidRequest("inputs is missing (or query and texts, for reranking)", param="inputs")
     if isinstance(inputs, dict):
         return await tei.similarity(call, given)
-    name = given.get("model")
-    card = await call.card(name if isinstance(name, str) else None)
+    name = given.get("model") if isinstance(given.get("model"), str) else None
+    card = await call.card(name, *_asked(call, given, inputs))
     answering = _BY_TASK.get(card.tasks[0], tei.embed)
     parameters = given.get("parameters")
     if answering is not tei.predict and isinstance(parameters, dict):
         given = {**parameters, **given}
     return await answering(call, given)
+
+
+def _asked(call: Call, given: Body, inputs: object) -> tuple[Task, ...]:
+    """What a body without a model's name is for, where several are served: `text_classification` of huggingface_hub
+    sends one text with `parameters` of its own, and feature extraction none."""
+    parameters = given.get("parameters")
+    classifies = any(card.tasks[0] == "classify" for card in call.service.names.cards.values())
+    own = isinstance(parameters, dict) and parameters.keys() <= {"function_to_apply", "top_k"}
+    return ("classify",) if classifies and own and isinstance(inputs, str) else ("embed",)
 
 
 async def vertex(call: Call, given: Body) -> Answer:
