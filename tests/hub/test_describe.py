@@ -374,6 +374,16 @@ POOLING = f"{MODELS}.Pooling"
 TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}
 
 
+@pytest.mark.parametrize("kind", ["LogitScore", "SpladePooling", "MultiVectorMask"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_modules_of_no_kind_lead_out_of_the_folder(folder: Path, kind: str, place: int) -> None:
+    modules = [TRANSFORMER, {"path": "1_X", "type": f"{MODELS}.{kind}"}]
+    modules[place] = {**modules[place], "path": "../x"}
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ModelLoadError, match="leads out of the model's folder"):
+        describe(folder)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

@@ -134,10 +134,6 @@ def _modules(root: Path) -> _Modules:
             raise ModelLoadError(f"{listing}: the first module, and only it, must be Transformer or StaticEmbedding")
         if found.normalize and name == "Dense":
             raise ModelLoadError(f"{listing}: Normalize before Dense is not supported")
-        path = (root / str(entry.get("path", ""))).resolve()
-        # Files of a Hugging Face cache are links to blobs; folders are real.
-        if not path.is_relative_to(root.resolve()):
-            raise ModelLoadError(f"{listing}: the module path {entry.get('path')!r} leads out of the model's folder")
         _READERS[name](found, root / str(entry.get("path", "")))
     if found.pooling is None and not found.static:
         raise ModelLoadError(f"{listing}: has no Pooling module, so it does not say how tokens become one vector")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lemni.errors import ModelLoadError
 from lemni.hub.chat_templates import names_pair_roles
 from lemni.hub.jsonfile import read_json, read_json_value
 from lemni.hub.router import Router, read_router
@@ -103,9 +104,16 @@ def kind_of(path: Path) -> ModelKind:
 
 
 def read_folder(path: Path) -> Folder:
-    """What the rows look at."""
+    """What the rows look at. Raises ModelLoadError for a module outside of the folder, and for a broken file."""
+    entries = _entries(path)
+    for entry in entries:
+        # Files of a Hugging Face cache are links to blobs; folders are real.
+        if not (path / str(entry.get("path", ""))).resolve().is_relative_to(path.resolve()):
+            raise ModelLoadError(
+                f"{path / 'modules.json'}: the module path {entry.get('path')!r} leads out of the model's folder"
+            )
     router = router_of(path)
-    modules = [str(entry.get("type", "")) for entry in _entries(path)]
+    modules = [str(entry.get("type", "")) for entry in entries]
     return Folder(
         path,
         _optional(transformer_folder(path) / "config.json"),

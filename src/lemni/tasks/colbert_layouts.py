@@ -170,8 +170,6 @@ def _read_modules(root: Path, *, converted: bool) -> _Found:
         kind = str(entry.get("type"))
         name = kind.rpartition(".")[2]
         path = root / str(entry.get("path", ""))
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise ModelLoadError(f"{listing}: the module path {entry.get('path')!r} leads out of the model's folder")
         ours = kind.startswith(("sentence_transformers.", "pylate."))
         if (position == 0) != (ours and name == "Transformer"):
             raise ModelLoadError(f"{listing}: the first module, and only it, must be Transformer, not {kind!r}")
