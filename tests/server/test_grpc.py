@@ -21,7 +21,7 @@ from lemni.config import EngineSettings, MediaSettings
 from lemni.engine import Engine
 from lemni.errors import MissingExtra
 from lemni.server.app import create_app
-from lemni.server.grpc import check_installed
+from lemni.server.grpc import calls, check_installed
 from lemni.server.grpc import tei_pb2 as pb
 from lemni.server.grpc import tei_pb2_grpc as stubs
 from lemni.server.grpc.server import GrpcServer
@@ -153,6 +153,34 @@ class TestStreams:
         call = stubs.EmbedStub(channel).EmbedStream(iter(requests))
         assert len((await call.read()).embeddings) == 384
         assert "at most 256" in await refused(call.read(), grpc.StatusCode.INVALID_ARGUMENT)
+
+    async def test_answers_that_nobody_reads_do_not_pile_up(
+        self, channel: grpc.aio.Channel, real_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calls, "_STREAM_REQUESTS", 2)
+
+        def computed() -> int:
+            [status] = real_engine.status().values()
+            return status.items
+
+        before = computed()
+        call = stubs.EmbedStub(channel).EmbedAllStream()
+        writing = asyncio.create_task(self._write(call, [pb.EmbedAllRequest(inputs="word " * 250)] * 40))
+        await until(lambda: computed() > before)
+        found = 0
+        while (now := computed()) > found:
+            found = now
+            await asyncio.sleep(0.5)
+        assert found - before < 30  # some of 390 kB each are in the transport's buffers
+        await writing
+        assert [len((await call.read()).token_embeddings) for _ in range(40)] == [252] * 40
+        assert await call.read() is grpc.aio.EOF
+
+    @staticmethod
+    async def _write(call: Any, messages: list[Any]) -> None:
+        for message in messages:
+            await call.write(message)
+        await call.done_writing()
 
     async def test_no_messages(self, channel: grpc.aio.Channel) -> None:
         assert await collected(stubs.EmbedStub(channel).EmbedStream(iter([]))) == []

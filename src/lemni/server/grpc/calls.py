@@ -27,7 +27,7 @@ from lemni.server.service import Service
 from lemni.tasks.model import LoadedModel
 from lemni.types import Item, ModelCard, Options, Request, Result, Task
 
-_STREAM_REQUESTS = 256  # of one stream that are computed at a time; more are not read
+_STREAM_REQUESTS = 256  # of one stream whose answers the client has not taken; more are not read
 
 # As TEI's; the first class that an error is of counts, then its kind.
 _BY_CLASS: tuple[tuple[type[LemniError], grpc.StatusCode], ...] = (
@@ -97,12 +97,15 @@ def streaming(one: Answering) -> Callable[[Servicer, AsyncIterator[Any], Any], A
 
     async def method(servicer: Servicer, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         running: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
+        room = asyncio.Semaphore(_STREAM_REQUESTS)
         reader: asyncio.Task[None] | None = None
         try:
             call = _call(servicer.service, context)
-            reader = asyncio.create_task(_read(call, one, requests, running))
+            reader = asyncio.create_task(_read(call, one, requests, running, room))
             while (answer := await running.get()) is not None:
                 yield await answer
+                # Only now: answers of a client that does not read would pile up.
+                room.release()
             await reader
         except Exception as error:
             await _abort(context, error)
@@ -117,20 +120,16 @@ def streaming(one: Answering) -> Callable[[Servicer, AsyncIterator[Any], Any], A
 
 
 async def _read(
-    call: Call, one: Answering, requests: AsyncIterator[Any], running: asyncio.Queue[asyncio.Task[Any] | None]
+    call: Call,
+    one: Answering,
+    requests: AsyncIterator[Any],
+    running: asyncio.Queue[asyncio.Task[Any] | None],
+    room: asyncio.Semaphore,
 ) -> None:
-    room = asyncio.Semaphore(_STREAM_REQUESTS)
-
-    async def answered(request: Any) -> Any:
-        try:
-            return await one(call, request)
-        finally:
-            room.release()
-
     try:
         async for request in requests:
             await room.acquire()
-            task = asyncio.create_task(answered(request))
+            task = asyncio.ensure_future(one(call, request))
             # Of several errors only the first is told.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             running.put_nowait(task)
