@@ -56,7 +56,8 @@ def by_examples(
         The labels in the order of their first example, and float32 [n, labels]: confidences that add up to 1.
     """
     names = list(dict.fromkeys(labels))
-    columns = np.array([names.index(label) for label in labels])
+    places = {name: place for place, name in enumerate(names)}
+    columns = np.array([places[label] for label in labels])
     cosines = vectors @ examples.T  # [n, examples]
     count = min(NEIGHBOURS, len(labels))
     nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]

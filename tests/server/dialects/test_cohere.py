@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lemni.engine import Engine
 from lemni.server.app import create_app
+from lemni.server.dialects import cohere
 from lemni.tasks.output_types import restore
 from lemni.tasks.ranges import Ranges
 from tests.server.conftest import client_of
@@ -136,6 +137,16 @@ async def test_images_and_parts(zoo: httpx.AsyncClient) -> None:
     np.testing.assert_allclose(v2["embeddings"]["float"][0], vectors[1], atol=1e-5)
     text = await floats(zoo, model="clip", input=["a cat"])
     np.testing.assert_allclose(v2["embeddings"]["float"][1], text[0], atol=1e-5)
+
+
+async def test_an_answer_has_not_any_number_of_confidences(
+    real: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cohere, "_MOST_CONFIDENCES", 5)
+    examples = [{"text": text, "label": text} for text in ("a", "b")]
+    await post(real, "/v1/classify", {"inputs": ["a"] * 2, "examples": examples})
+    error = await post(real, "/v1/classify", {"inputs": ["a"] * 3, "examples": examples}, 400)
+    assert "3 texts and examples have 2 labels" in error["message"]
 
 
 async def test_classify_by_examples(real: httpx.AsyncClient) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from fastapi.responses import Response
 
-from lemni.errors import InvalidRequest, LemniError
+from lemni.errors import InvalidRequest, LemniError, TooManyItems
 from lemni.server.body import kind_of
 from lemni.server.call import Call, json_response, truncation_header
 from lemni.server.content import Raw, RawImage, content_of
@@ -35,6 +35,9 @@ from lemni.types import Image, Item, Mixed, ModelCard, Options
 
 _INPUT_TYPES = ("classification", "clustering", "image")
 """Words of `input_type` that are no side of a search."""
+
+_MOST_CONFIDENCES = 1 << 18
+"""Of one answer, texts by labels: each label of the examples is in the answer for each text."""
 
 _CERTAIN = 0.5
 """From this confidence on, a label of a model with independent labels counts as predicted."""
@@ -133,15 +136,26 @@ async def classify(call: Call) -> Response:
 async def _few_shot(
     call: Call, card: ModelCard, texts: list[str], examples: list[Example], body: ClassifyBody
 ) -> list[dict[str, Any]]:
+    labels = len({example.label for example in examples})
+    if len(texts) * labels > _MOST_CONFIDENCES:
+        raise TooManyItems(
+            f"inputs has {len(texts)} texts and examples have {labels} labels; this server takes at most "
+            f"{_MOST_CONFIDENCES} of texts by labels: send inputs in parts",
+            param="inputs",
+        )
     name, side = side_of("classification", card, neutral=_INPUT_TYPES)
     options = Options(normalize=True, prompt_name=name, input_type=side, truncate=body.truncate)
     known = await call.run(card, [example.text for example in examples], options, field="examples")
     asked = await call.run(card, texts, options, field="inputs")
-    labels, confidences = by_examples(asked.vectors, known.vectors, [example.label for example in examples])
-    return [
-        _classification(text, dict(zip(labels, map(float, row), strict=True)))
-        for text, row in zip(texts, confidences, strict=True)
-    ]
+
+    def voted() -> list[dict[str, Any]]:
+        names, confidences = by_examples(asked.vectors, known.vectors, [example.label for example in examples])
+        return [
+            _classification(text, dict(zip(names, map(float, row), strict=True)))
+            for text, row in zip(texts, confidences, strict=True)
+        ]
+
+    return await asyncio.to_thread(voted)
 
 
 def _classification(text: str, labels: dict[str, float]) -> dict[str, Any]:
