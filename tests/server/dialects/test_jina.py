@@ -109,17 +109,34 @@ async def test_images(zoo: httpx.AsyncClient) -> None:
     np.testing.assert_allclose(vectors[2], (await floats(zoo, model="clip", input=["a cat"]))[0], atol=1e-5)
 
 
+async def test_objects_leave_openais_fields_their_meaning(real: httpx.AsyncClient) -> None:
+    body = {"encoding_format": "base64", "prompt": "cats: ", "dimensions": 8}
+    objects = await post(real, "/v1/embeddings", {"input": [{"text": "a cat"}], **body})
+    assert objects == await post(real, "/v1/embeddings", {"input": ["a cat"], **body})
+    assert isinstance(objects["data"][0]["embedding"], str)
+
+
+async def test_objects_with_normalized(zoo: httpx.AsyncClient) -> None:
+    vectors = await jina(zoo, model="prompted", input=["a cat", {"text": "a cat"}], normalized=False)
+    assert np.linalg.norm(vectors[0]) != pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+
+
 async def test_multi_vectors(tmp_path: Path) -> None:
     model = classifiers.load(save_colqwen2(tmp_path), served_name="pages")
     with Engine({"pages": model}, EngineSettings()) as engine:
         async with client_of(create_app(loaded(engine), server_settings())) as client:
             body = {"input": [{"text": "a cat"}, {"image": png()}], "return_multivector": True}
             numbers = await post(client, "/v1/embeddings", body)
+            objects = await post(client, "/v1/embeddings", {"input": body["input"]})
             coded = await post(client, "/v1/embeddings", {**body, "embedding_type": "base64"})
             error = await post(client, "/v1/embeddings", {**body, "embedding_type": ["float", "binary"]}, 400)
             whole = engine.submit("pages", Request(["a cat"], tasks=("multi_vector",))).result(60)
     model.close()
     assert "one of them" in error["detail"]
+    assert len(objects["data"]) == 2
+    for one, other in zip(objects["data"], numbers["data"], strict=True):
+        assert one["embedding"] == other["embeddings"]
     for one, other in zip(numbers["data"], coded["data"], strict=True):
         rows = np.array(one["embeddings"], np.float32)
         assert rows.shape[0] > 1

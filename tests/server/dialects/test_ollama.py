@@ -58,6 +58,7 @@ async def test_what_clients_ask_before(real: httpx.AsyncClient) -> None:
     ("path", "body", "status"),
     [
         ("/api/embed", {"model": "nope", "input": "a"}, 404),
+        ("/api/embed", {"model": ":", "input": "a"}, 404),
         ("/api/embed", {"input": "a"}, 400),
         ("/api/embed", {"model": MODEL, "input": 7}, 400),
         ("/api/embed", {"model": MODEL, "input": ["a", 7]}, 400),

@@ -121,6 +121,11 @@ class TestRerank:
         shown = await post(real, "/rerank", {**body, "return_text": True})
         assert [one["text"] for one in shown] == [self.TEXTS[one["index"]] for one in found]
 
+    @pytest.mark.parametrize("key", ["top_k", "truncation", "truncate_prompt_tokens", "use_activation"])
+    async def test_texts_are_tei_s_beside_keys_of_others(self, real: httpx.AsyncClient, key: str) -> None:
+        body = {"query": self.QUERY, "texts": list(self.TEXTS)}
+        assert await post(real, "/rerank", {**body, key: None}) == await post(real, "/rerank", body)
+
     async def test_documents_are_another_dialect_s(self, real: httpx.AsyncClient) -> None:
         answer = await post(real, "/rerank", {"query": self.QUERY, "documents": list(self.TEXTS)})
         assert answer["results"][0]["relevance_score"] > 0.5

@@ -1,18 +1,23 @@
-"""vLLM's pooling API over the real default model."""
+"""vLLM's pooling API over the real default model and a tiny one."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from lemni.config import EngineSettings
+from lemni.engine import Engine
 from lemni.server.app import create_app
 from tests.server.conftest import client_of
 from tests.server.dialects.test_infinity import post
 from tests.server.live import loaded, server_settings
+from tests.tasks import classifiers
+from tests.tasks.sparse_models import splade
 
 TEXTS = ["Cats sleep on sofas.", "Rust is a language."]
 
@@ -80,6 +85,31 @@ async def test_score(real: httpx.AsyncClient, names: tuple[str, str]) -> None:
     assert (
         "one to many" in (await post(real, "/score", {names[0]: ["a", "b"], names[1]: ["c"]}, 400))["error"]["message"]
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "param"),
+    [
+        ({"text_1": "a", "text_2": ["b"] * 9}, "at most 8", "text_2"),
+        ({"text_1": ["a"] * 9, "text_2": ["b"] * 9}, "at most 8", "text_1"),
+        ({"text_1": "a", "text_2": []}, "empty list", "text_2"),
+        ({"text_1": "a", "text_2": ["b", 5]}, "text_2[1] is a number", "text_2[1]"),
+    ],
+)
+async def test_bad_sides_of_a_score(real: httpx.AsyncClient, body: dict[str, Any], says: str, param: str) -> None:
+    error = (await post(real, "/score", body, 400))["error"]
+    assert says in error["message"]
+    assert error["param"] == param
+
+
+async def test_pooling_by_a_model_that_only_scores(tmp_path: Path) -> None:
+    splade(tmp_path)
+    model = classifiers.load(tmp_path, served_name="terms")
+    with Engine({"terms": model}, EngineSettings()) as engine:
+        async with client_of(create_app(loaded(engine), server_settings())) as client:
+            error = await post(client, "/pooling", {"model": "terms", "input": "a"}, 400)
+    model.close()
+    assert "does not do embeddings" in error["error"]["message"]
 
 
 async def test_rerank_echoes_documents_where_it_is_vllms(real: httpx.AsyncClient) -> None:

@@ -25,6 +25,12 @@ async def test_nulls_mean_absent(real: httpx.AsyncClient) -> None:
     assert [one["index"] for one in answer["data"]] == [0, 1, 2]
 
 
+async def test_openais_name_of_the_dimension_counts(real: httpx.AsyncClient) -> None:
+    cut = await post(real, "/v1/embeddings", {"input": CATS, "truncation": True, "dimensions": 64})
+    vectors = [one["embedding"] for one in cut["data"]]
+    np.testing.assert_allclose(vectors, await floats(real, input=CATS, dimensions=64), atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["float", "int8", "uint8", "binary", "ubinary"])
 async def test_output_types(real: httpx.AsyncClient, cache: Path, dtype: str) -> None:
     from sentence_transformers.quantization import quantize_embeddings

@@ -1,6 +1,7 @@
-"""Jina's embeddings: `/v1/embeddings` with `task`, `late_chunking`, `embedding_type`, `return_multivector` or objects.
+"""Jina's embeddings: `/v1/embeddings` with `task`, `late_chunking`, `embedding_type` or `return_multivector`.
 
-Requests with none of its keys get OpenAI's answer, which Jina's clients read as well. Its reranking: `rerank.py`.
+Requests with none of its keys, objects as inputs or not, get OpenAI's answer, which Jina's clients read as well. Its
+reranking: `rerank.py`.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ class EmbeddingsBody(BaseModel):
 
 
 def claims(body: Mapping[str, Any]) -> bool:
-    """Whether a body has a key or an item that only Jina's have."""
+    """Whether a body has a key that only Jina's have. Objects alone are OpenAI's too; with `normalized`, which OpenAI's
+    do not have, they would be taken for Mixedbread's."""
     keys = ("task", "late_chunking", "embedding_type", "return_multivector")
     if any(body.get(key) is not None for key in keys):
         return True
     given = body.get("input")
-    first = given[0] if isinstance(given, list) and given else given
-    return isinstance(first, dict)
+    has_objects = any(isinstance(one, dict) for one in (given if isinstance(given, list) else [given]))
+    return has_objects and body.get("normalized") is not None
 
 
 async def embeddings(call: Call) -> Response:

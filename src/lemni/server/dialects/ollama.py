@@ -162,8 +162,8 @@ async def _card(call: Call, name: str | None) -> ModelCard:
     try:
         return await call.card(name)
     except UnknownModel:
-        bare, tag, _ = name.rpartition(":")
-        if not tag:
+        bare, _, _ = name.rpartition(":")
+        if not bare:
             raise
         return await call.card(bare)
 

@@ -168,7 +168,7 @@ DIALECT = Dialect(
             ("/rerank",),
             rerank_v1,
             "Rerank documents",
-            claims=has("truncation", "top_k"),
+            claims=lambda body: "texts" not in body and has("truncation", "top_k")(body),
             description="Voyage: base URLs without /v1.",
             body=RerankBody,
             examples={"voyage": {"value": {**_QUERY, "top_k": 1, "truncation": True}}},

@@ -67,13 +67,13 @@ async def score(call: Call) -> Response:
     """Scores of one text against many, or of as many pairs."""
     body = checked(ScoreBody, call.body)
     first, second, names = _sides(body)
+    sides = zip(names, (first, second), strict=True)
+    raw = [documents_of(side, call.max_items, name) for name, side in sides]
     if len(first) not in (1, len(second)):
         raise InvalidRequest(
             f"{names[0]} has {len(first)} items and {names[1]} {len(second)}: one to many or as many of both",
             param=names[0],
         )
-    sides = zip(names, (first, second), strict=True)
-    raw = [[content_of(one, f"{name}[{n}]") for n, one in enumerate(side)] for name, side in sides]
     card = await call.card(body.model, "score")
     firsts = await call.items(card, raw[0], names[0])
     seconds = await call.items(card, raw[1], names[1])
@@ -154,7 +154,8 @@ def _task_for(card: ModelCard, wanted: Task | None) -> Task:
         return "multi_vector"
     if wanted is not None:
         return wanted
-    return next(task for task in _NATURAL if task in card.tasks)
+    # A model that does none of them is told so, as for any task that it does not do.
+    return next((task for task in _NATURAL if task in card.tasks), "embed")
 
 
 # What a model is pooled into if the body does not say: the first that it does.
@@ -210,9 +211,6 @@ def _sides(body: ScoreBody) -> tuple[list[Any], list[Any], tuple[str, str]]:
         first, second = (getattr(body, name) for name in names)
         if first is not None and second is not None:
             sides = [side if isinstance(side, list) else [side] for side in (first, second)]
-            for name, side in zip(names, sides, strict=True):
-                if not side:
-                    raise InvalidRequest(f"{name} is an empty list; it must hold at least one item", param=name)
             return sides[0], sides[1], names
     raise InvalidRequest("the body must have text_1 and text_2, data_1 and data_2, or queries and documents")
 
@@ -331,7 +329,7 @@ DIALECT = Dialect(
             ("/rerank",),
             rerank_documents,
             "Rerank documents",
-            claims=has("use_activation", "truncate_prompt_tokens"),
+            claims=lambda body: "texts" not in body and has("use_activation", "truncate_prompt_tokens")(body),
             preferable=True,
             description=str(rerank_documents.__doc__),
             body=RerankBody,

@@ -44,6 +44,7 @@ class EmbeddingsBody(_Body):
 
     input: Any = Field(description="A text or a list of texts.")
     truncation: bool | None = Field(None, description="False refuses texts over the model's length.")
+    dimensions: int | None = Field(None, description="OpenAI's name of output_dimension, which wins.")
 
 
 class MultimodalBody(_Body):
@@ -91,6 +92,8 @@ async def embeddings(call: Call) -> Response:
     """Vectors of texts, in the output type that is asked for."""
     body = checked(EmbeddingsBody, call.body, required=("input",))
     items, lone = items_of(body.input, call.max_items)
+    if body.output_dimension is None:
+        body.output_dimension = body.dimensions
     card = await call.card(body.model)
     options = _options(body, card, body.truncation)
     result = await call.run(card, items, options, lone=lone)
