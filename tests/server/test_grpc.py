@@ -240,6 +240,14 @@ class TestRerank:
         for call in (stub.Rerank(pb.RerankRequest(query="a")), stub.RerankStream(iter([]))):
             assert "empty" in await refused(call, grpc.StatusCode.INVALID_ARGUMENT)
 
+    async def test_a_stream_is_no_larger_than_a_body(self, real_engine: Engine) -> None:
+        messages = [pb.RerankStreamRequest(query="a", text="b" * 700)] * 2
+        async with channel_of(real_engine, max_body_mib=0.001) as channel:
+            stub = stubs.RerankStub(channel)
+            messages[0].truncate = True
+            assert len((await stub.RerankStream(iter(messages[:1]))).ranks) == 1
+            assert "max_body_mib" in await refused(stub.RerankStream(iter(messages)), grpc.StatusCode.INVALID_ARGUMENT)
+
 
 class TestTokenize:
     async def test_as_over_http(self, channel: grpc.aio.Channel, real: httpx.AsyncClient) -> None:

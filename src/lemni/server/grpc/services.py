@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lemni.errors import InvalidRequest, TooManyItems
+from lemni.errors import InvalidRequest, PayloadTooLarge, TooManyItems
 from lemni.server.dialects.tei_errors import Empty
 from lemni.server.dialects.tei_options import info, model_type, predictions, score_activation, truncate_of
 from lemni.server.dialects.tokens import decoded, tokenized
@@ -101,9 +101,14 @@ async def _rerank(call: Call, request: Any) -> Any:
 async def _rerank_stream(call: Call, requests: AsyncIterator[Any]) -> Any:
     """Every message is a pair; how they are scored and shown is up to the first."""
     began = time.perf_counter()
-    first, pairs = None, []
+    limit_mib = call.service.settings.max_body_mib
+    first, pairs, size = None, [], 0
     async for request in requests:
         first = first or request
+        # All of them are kept until the stream ends, so together they are what one body is over HTTP.
+        size += request.ByteSize()
+        if size > limit_mib * (1 << 20):
+            raise PayloadTooLarge(f"the stream is over this server's limit of {limit_mib:g} MiB (max_body_mib)")
         pairs.append(Pair(request.query, request.text))
         _check_batch(call, len(pairs))
     _check_batch(call, len(pairs))
