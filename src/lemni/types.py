@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 Task: TypeAlias = Literal["embed", "sparse", "multi_vector", "score", "classify", "tokens"]
 """What is asked for: dense vectors, term weights, late-interaction vectors, the relevance of pairs, labels, or the last
 hidden state of every token."""
-
-TASKS: tuple[Task, ...] = get_args(Task)
 
 TASK_WORDS: dict[Task, str] = {
     "embed": "embeddings",
