@@ -5,6 +5,7 @@ The same routes exist without /v1, for clients whose base URL lacks it. Extensio
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,9 @@ from lemni.server.content import Raw, content_of, modality_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Error, Model, ModelList
 from lemni.server.inputs import check_count, checked, items_of, side_of
+from lemni.server.quantized import Wire, written
 from lemni.server.rows import base64_rows, float_rows, off_the_loop, sparse_rows
+from lemni.tasks.output_types import convert_scaled
 from lemni.types import ModelCard, Options, Result, Task
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -34,6 +37,10 @@ async def embeddings(call: Call) -> Response:
     asked = [_TASKS[output] for output in body.outputs or ("dense", "multi_vector")]
     card = await call.card(body.model, *asked, modality=modality_of(raw))
     outputs = tuple(dict.fromkeys(body.outputs or ("multi_vector" if _only_many(card) else "dense",)))
+    if body.output_type not in (None, "float32") and outputs != ("dense",):
+        raise InvalidRequest(
+            f"output_type {body.output_type} is for dense vectors, not for {' and '.join(outputs)}", param="output_type"
+        )
     name, side = side_of(body.input_type, card)
     options = Options(body.dimensions, body.normalize, body.prompt, body.prompt_name or name, side, body.truncate)
     result = await call.run(
@@ -46,6 +53,9 @@ async def embeddings(call: Call) -> Response:
         deadline_s=body.deadline_s,
     )
     base64 = (body.encoding_format or body.encoding) == "base64"
+    if body.output_type not in (None, "float32"):
+        content = await _typed(call, card, options, result, body.output_type, base64)
+        return json_response(content, truncation_header(result))
     size = result.vectors.nbytes + sum(one.nbytes for one in result.multi_vectors)
     content = await off_the_loop(size, write_embeddings, card.name, result, base64, outputs)
     return json_response(content, truncation_header(result))
@@ -82,6 +92,33 @@ def write_embeddings(name: str, result: Result, base64: bool, outputs: tuple[str
         b'{"object":"embedding","index":%d,%b}' % (i, template % row)
         for i, row in enumerate(zip(*columns, strict=True))
     )
+    return _enveloped(name, result, data)
+
+
+async def _typed(
+    call: Call, card: ModelCard, options: Options, result: Result, output_type: str, base64: bool
+) -> bytes:
+    """The answer with vectors of another number type; int8 by the model's ranges, or by a scale of each vector."""
+
+    def write(rows: list[bytes], ends: Iterable[bytes] = itertools.repeat(b"")) -> bytes:
+        data = b",".join(
+            b'{"object":"embedding","index":%d,"embedding":%b%b}' % (i, row, end)
+            for i, (row, end) in enumerate(zip(rows, ends, strict=False))
+        )
+        return _enveloped(card.name, result, data)
+
+    def write_scaled() -> bytes:
+        codes, scales = convert_scaled(result.vectors)
+        rows = (base64_rows if base64 else float_rows)(codes, "int8")
+        return write(list(rows), (b',"scale":%b' % orjson.dumps(float(scale)) for scale in scales))
+
+    if output_type == "int8_scaled":
+        return await off_the_loop(result.vectors.nbytes, write_scaled)
+    wire = Wire(output_type, base64)  # type: ignore[arg-type]
+    return await written(call, card, options, result.vectors, [wire], write)
+
+
+def _enveloped(name: str, result: Result, data: bytes) -> bytes:
     tokens = int(result.token_counts.sum())
     usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
     return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (data, orjson.dumps(name), usage)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from lemni.server.inputs import EncodingField, TruncateField, lower
+from lemni.tasks.output_types import OutputType
 from lemni.types import Priority
 
 _INPUT_SCHEMA = {
@@ -76,6 +77,11 @@ class EmbeddingsBody(BaseModel):
         description="Seconds until the request is given up with status 504; at most the server's request_timeout_s, "
         "which also holds if not given.",
     )
+    output_type: Annotated[OutputType | Literal["int8_scaled"] | None, BeforeValidator(lower)] = Field(
+        None,
+        description="Number type of dense vectors: lists hold its numbers, base64 its bytes. int8 and uint8 count in "
+        "the model's ranges, measured once; int8_scaled gives each vector's own `scale` beside it.",
+    )
     outputs: list[Literal["dense", "sparse", "multi_vector"]] | None = Field(
         None,
         min_length=1,
@@ -95,6 +101,7 @@ class Embedding(BaseModel):
     embedding: list[float] | list[list[float]] | str = Field(
         description="Numbers, or base64 of little-endian float32; of a late-interaction model one row per token."
     )
+    scale: float | None = Field(None, description="With int8_scaled: vector = embedding * scale.")
     sparse_embedding: SparseEmbedding | None = Field(None, description="Where `outputs` asks for it.")
     multi_vector: list[list[float]] | str | None = Field(None, description="Where `outputs` asks for it as well.")
 
