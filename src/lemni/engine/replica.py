@@ -126,10 +126,11 @@ class Replica:
             else:
                 self._failures = 0
                 self._grow()
-                if len(group) > 1 and not all(map(failures.is_finite, rows)):
+                finite = all(map(failures.is_finite, rows))
+                if len(group) > 1 and not finite:
                     groups.extend(reversed(_halves(group)))  # the NaN of one sequence may have spread to the others
                 elif self._land(group):
-                    self._hand_on(group, rows)
+                    self._hand_on(group, rows, finite)
 
     def _probe(self, error: Exception) -> None:
         """Tell many bad inputs in a row from a broken replica. Raises ReplicaBroken."""
@@ -139,8 +140,8 @@ class Replica:
             raise ReplicaBroken(f"{MAX_FAILURES} forward passes and one of a single token failed") from error
         self._failures = 0
 
-    def _hand_on(self, group: list[Work], rows: list[Outputs]) -> None:
-        if all(map(failures.is_finite, rows)):
+    def _hand_on(self, group: list[Work], rows: list[Outputs], finite: bool) -> None:
+        if finite:
             self._finisher.put(group, rows)
         else:
             self._served.complete(group, rows)  # at once: it ends requests, whose other works need not run

@@ -105,10 +105,10 @@ class ServedModel:
         tokens = sum(estimates)
         weight = self._settings.interactive_weight if request.priority == "interactive" else 1
         job = Job(self, request, estimates, weight, deadline_s)
+        result_bytes = self._result_bytes(request, estimates)
         with self._lock:
             if refusal := self._refusal or self._outage:
                 raise Unavailable(refusal)
-            result_bytes = self._result_bytes(request, estimates)
             if result_bytes and self._held_bytes + result_bytes > self._settings.max_result_mib * _MIB:
                 raise Overloaded("the vectors per token of other requests take all of max_result_mib; retry soon")
             if excess := self._scheduler.excess(tokens):
