@@ -21,7 +21,8 @@ from lemni.hub.jsonfile import read_json, read_json_value
 from lemni.hub.kinds import named_like
 from lemni.hub.spec import ModelSpec
 from lemni.tasks.activations import ACTIVATIONS, Function, score_activation
-from lemni.tasks.templates import PairTemplate, reads_parts, special_tokens
+from lemni.tasks.templates import PairTemplate, reads_parts
+from lemni.tasks.tokenizer_files import special_tokens
 
 _Ids = NDArray[np.int32]
 

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemni.errors import ConfigError, InvalidRequest, LemniError, ModelLoadError
-from lemni.hub.jsonfile import read_json
 from lemni.hub.spec import ModelSpec
 from lemni.ops.base import Inputs, Ops, Tensor
 from lemni.runtimes.base import Head, Heads
@@ -29,7 +28,7 @@ from lemni.tasks.pairwise import Pairwise
 from lemni.tasks.similarity import maxsim, unit_length
 from lemni.tasks.texts import Texts
 from lemni.tasks.tokenizer import Named, Tokenizer
-from lemni.tasks.tokenizer_files import load_tokenizer
+from lemni.tasks.tokenizer_files import load_tokenizer, special_tokens
 from lemni.types import InputType, Item, Options, PackedBatch, Request, Row, Sequence
 
 _Vectors = NDArray[np.float32]
@@ -242,7 +241,8 @@ def _register(markers: tuple[str, ...], library: Any) -> None:
 
 def _expansion_id(expansion: Expansion, library: Any, spec: ModelSpec) -> int:
     # Classes of tokenizers have mask tokens by default, which their files may leave out.
-    defaults = (_special(spec, "mask_token"), "[MASK]", "<mask>", _special(spec, "eos_token"))
+    own = special_tokens(spec.transformer_path)
+    defaults = (own.get("mask_token"), "[MASK]", "<mask>", own.get("eos_token"))
     names = defaults if expansion.token is None else (expansion.token,)
     for name in names:
         identity: int | None = library.token_to_id(name) if name else None
@@ -253,23 +253,12 @@ def _expansion_id(expansion: Expansion, library: Any, spec: ModelSpec) -> int:
 
 def _known(words: tuple[str, ...], library: Any, spec: ModelSpec) -> list[int]:
     """The ids of those words that are single tokens."""
-    unknown = _special(spec, "unk_token")
+    unknown = special_tokens(spec.transformer_path).get("unk_token")
     ids = {word: library.token_to_id(word) for word in words}
     nothing = None if unknown is None else library.token_to_id(unknown)
     return [
         identity for word, identity in ids.items() if identity is not None and (identity != nothing or word == unknown)
     ]
-
-
-def _special(spec: ModelSpec, key: str) -> str | None:
-    """A special token by its name in transformers."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        file = spec.transformer_path / name
-        token = read_json(file).get(key) if file.is_file() else None
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
-            return token
-    return None
 
 
 def _runs(keep: NDArray[np.bool_]) -> NDArray[np.int32]:

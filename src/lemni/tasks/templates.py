@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError, nodes
@@ -19,9 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lemni.errors import ModelLoadError
-from lemni.hub.jsonfile import read_json
 
-_SPECIAL_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 # What marks a template that reads the content of a message as a list of parts.
 _STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 _FLAT_TYPES = frozenset({"apertus", "deepseek_v3", "gpt_oss", "seed_oss"})
@@ -71,19 +68,6 @@ class PairTemplate:
 def reads_parts(source: str, model_type: str) -> bool:
     """Whether a template reads contents as lists of parts, where nothing says so."""
     return model_type not in _FLAT_TYPES and any(mark in source for mark in _STRUCTURED)
-
-
-def special_tokens(folder: Path) -> dict[str, str]:
-    """`bos_token`, `eos_token` and so on of a tokenizer, which templates can name."""
-    found: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        config = read_json(folder / name) if (folder / name).is_file() else {}
-        for key in _SPECIAL_TOKENS:
-            token = config.get(key)
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
-                found[key] = token
-    return found
 
 
 class _Generation(Extension):

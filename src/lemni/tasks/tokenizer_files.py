@@ -12,6 +12,8 @@ from typing import Any
 
 from lemni.errors import ModelLoadError, missing_extra
 
+_SPECIAL_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+
 
 def load_tokenizer(folder: Path) -> Any:
     """A `tokenizers.Tokenizer` from the folder's files.
@@ -117,3 +119,16 @@ def _append_end(tokenizer: Any, config: dict[str, Any]) -> None:
     ending = processors.TemplateProcessing(single=f"$A {end}", pair=f"$A $B {end}", special_tokens=[(end, identity)])
     existing = tokenizer.post_processor
     tokenizer.post_processor = ending if existing is None else processors.Sequence([existing, ending])
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """`bos_token`, `eos_token` and so on of a tokenizer, by their names in transformers."""
+    found: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        config = _read(folder / name)
+        for key in _SPECIAL_TOKENS:
+            token = config.get(key)
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str):
+                found[key] = token
+    return found
