@@ -94,6 +94,12 @@ def json_response(data: Any, headers: dict[str, str] | None = None) -> Response:
     return Response(body, headers=headers, media_type="application/json")
 
 
+def usage_of(result: Result) -> dict[str, int]:
+    """OpenAI's two counts of what was computed, which its look-alikes give as well."""
+    tokens = int(result.token_counts.sum())
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
 def truncation_header(result: Result) -> dict[str, str]:
     """The header that says which items lost tokens, if some did."""
     cut = result.truncated

@@ -5,9 +5,10 @@ A dialect parses them into *raw* items at once; `Call.items` then fetches what i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lemni.config import MediaSettings
@@ -15,6 +16,7 @@ from lemni.errors import InvalidRequest
 from lemni.media import Kind
 from lemni.media.sources import Source, load_all
 from lemni.server.body import kind_of
+from lemni.server.inputs import check_count, items_of
 from lemni.types import Audio, Image, Item, Mixed, Modality, ModelCard
 
 if TYPE_CHECKING:
@@ -78,6 +80,35 @@ def content_of(value: Any, name: str, depth: int = 0) -> Raw:
         return str(value["text"])
     known = ", ".join(("text", *_IMAGES[:3], *_AUDIO[:2]))
     raise InvalidRequest(f"{name} is an object without any of: {known}")
+
+
+def contents_of(
+    values: Seq[Any], field: str, read: Callable[[Any, str], Raw] = content_of, *, lone: bool = False
+) -> list[Raw]:
+    """Each of several inputs; `read` makes one from its value and its name: "input[3]", or `field` if it is `lone`.
+
+    Raises InvalidRequest that names the item.
+    """
+    found: list[Raw] = []
+    for index, value in enumerate(values):
+        name = field if lone else f"{field}[{index}]"
+        try:
+            found.append(read(value, name))
+        except InvalidRequest as error:
+            raise InvalidRequest(error.message, item=index, param=name) from None
+    return found
+
+
+def inputs_of(value: Any, max_items: int, more: type | UnionType) -> tuple[list[Raw], bool]:
+    """An `input` of texts, token ids, and what is of the types `more`: images, sounds or texts in objects or files; and
+    whether one came by itself. Raises InvalidRequest, TooManyItems or InvalidTokenIds."""
+    lone = isinstance(value, more)
+    values = [value] if lone else value
+    if not isinstance(values, list) or not any(isinstance(one, more) for one in values):
+        items, lone = items_of(value, max_items)
+        return list(items), lone
+    check_count(values, max_items, "input")
+    return contents_of(values, "input", lone=lone), lone
 
 
 def _mixed(parts: list[Any], name: str, depth: int) -> Raw:

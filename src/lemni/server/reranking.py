@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from functools import partial
 from typing import Any
 
 from lemni.errors import InvalidRequest
 from lemni.server.body import kind_of
 from lemni.server.call import Call
-from lemni.server.content import Raw, content_of
+from lemni.server.content import Raw, content_of, contents_of
 from lemni.server.inputs import check_count
 from lemni.types import Image, Mixed, ModelCard, Options, Pair, Priority, Result
 
@@ -21,14 +22,8 @@ def documents_of(value: Any, max_items: int, field: str, rank_fields: Seq[str] |
     if not isinstance(value, list):
         raise InvalidRequest(f"{field} is {kind_of(value)}; it must be a list of documents", param=field)
     check_count(value, max_items, field)
-    found: list[Raw] = []
-    for index, document in enumerate(value):
-        name = f"{field}[{index}]"
-        try:
-            found.append(_fields(document, rank_fields, name) if rank_fields else content_of(document, name))
-        except InvalidRequest as error:
-            raise InvalidRequest(error.message, item=index, param=name) from None
-    return found
+    read = partial(_fields, rank_fields=rank_fields) if rank_fields else content_of
+    return contents_of(value, field, read)
 
 
 async def rerank(
@@ -56,7 +51,7 @@ async def rerank(
     return await call.run(card, pairs, options, tasks=("score",), field=field, priority=priority, deadline_s=deadline_s)
 
 
-def _fields(document: Any, rank_fields: Seq[str], name: str) -> Raw:
+def _fields(document: Any, name: str, rank_fields: Seq[str]) -> Raw:
     """The named fields of an object, one a line, as Cohere joins them."""
     if not isinstance(document, dict):
         return content_of(document, name)

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from lemni.errors import InvalidRequest, LemniError, TooManyItems
 from lemni.server.body import kind_of
 from lemni.server.call import Call, json_response, truncation_header
-from lemni.server.content import Raw, RawImage, content_of
+from lemni.server.content import Raw, RawImage, content_of, contents_of
 from lemni.server.dialect import Dialect, Operation
 from lemni.server.dialects import tokens
 from lemni.server.dialects.cohere_schemas import (
@@ -95,19 +95,13 @@ def _inputs(body: EmbedBody, max_items: int) -> tuple[str, list[Raw]]:
     if not isinstance(values, list):
         raise InvalidRequest(f"{field} is {kind_of(values)}; it must be a list", param=field)
     check_count(values, max_items, field)
-    return field, [_input(value, field, index) for index, value in enumerate(values)]
+    return field, contents_of(values, field, content_of if field == "inputs" else _image)
 
 
-def _input(value: Any, field: str, index: int) -> Raw:
-    name = f"{field}[{index}]"
-    try:
-        if field == "inputs":
-            return content_of(value, name)
-        if not isinstance(value, str | bytes):
-            raise InvalidRequest(f"{name} is {kind_of(value)}; it must be a data URI, a URL or base64")
-        return RawImage(value)
-    except InvalidRequest as error:
-        raise InvalidRequest(error.message, item=index, param=name) from None
+def _image(value: Any, name: str) -> Raw:
+    if not isinstance(value, str | bytes):
+        raise InvalidRequest(f"{name} is {kind_of(value)}; it must be a data URI, a URL or base64")
+    return RawImage(value)
 
 
 def _images(items: list[Item]) -> int:

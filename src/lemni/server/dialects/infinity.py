@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lemni.engine import ModelStatus
 from lemni.errors import InvalidRequest
-from lemni.server.call import Call, json_response, truncation_header
+from lemni.server.call import Call, json_response, truncation_header, usage_of
 from lemni.server.content import Raw, RawAudio, RawImage, content_of
 from lemni.server.dialect import Dialect, Operation
 from lemni.server.dialects.openai import as_cohere, describe, error_body
@@ -242,10 +242,9 @@ async def classify(call: Call) -> Response:
 
 
 def _ending(card: ModelCard, result: Result) -> dict[str, Any]:
-    tokens = int(result.token_counts.sum())
     return {
         "model": card.name,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": usage_of(result),
         "id": f"infinity-{uuid.uuid4()}",
         "created": int(time.time()),
     }

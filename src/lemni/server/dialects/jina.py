@@ -14,11 +14,11 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lemni.errors import InvalidRequest
-from lemni.server.call import Call, json_response, truncation_header
-from lemni.server.content import Raw, content_of
+from lemni.server.call import Call, json_response, truncation_header, usage_of
+from lemni.server.content import inputs_of
 from lemni.server.dialect import Dialect, Operation
 from lemni.server.dialects.openai import error_body
-from lemni.server.inputs import TruncateField, check_count, checked, items_of, side_of, texts_of
+from lemni.server.inputs import TruncateField, checked, side_of, texts_of
 from lemni.server.quantized import WIRES, words, written
 from lemni.server.rows import base64_rows, float_rows, off_the_loop
 from lemni.types import Chunks, InputType, ModelCard, Options, Result, Task
@@ -78,7 +78,7 @@ async def embeddings(call: Call) -> Response:
         texts = texts_of([body.input] if isinstance(body.input, str) else body.input, call.max_items, "input")
         result = await call.run(card, [Chunks(tuple(texts))], options, lone=True)
     else:
-        raw, lone = _raw(body.input, call.max_items)
+        raw, lone = inputs_of(body.input, call.max_items, dict)
         result = await call.run(card, await call.items(card, raw, lone=lone), options, tasks=(task,), lone=lone)
     types = list(dict.fromkeys(body.embedding_type or ["float"]))
     if many:
@@ -100,23 +100,6 @@ def _side(task: str | None, card: ModelCard) -> tuple[str | None, InputType | No
         if "." in task and kind in ("query", "passage"):
             return None, "query" if kind == "query" else "document"
     return side_of(task, card, "task", _TASKS)
-
-
-def _raw(value: Any, max_items: int) -> tuple[list[Raw], bool]:
-    lone = isinstance(value, dict)
-    values = [value] if lone else value
-    if not isinstance(values, list) or not any(isinstance(one, dict) for one in values):
-        texts, lone = items_of(value, max_items)
-        return list(texts), lone
-    check_count(values, max_items, "input")
-    found = []
-    for index, one in enumerate(values):
-        name = "input" if lone else f"input[{index}]"
-        try:
-            found.append(content_of(one, name))
-        except InvalidRequest as error:
-            raise InvalidRequest(error.message, item=index, param=name) from None
-    return found, lone
 
 
 def _answer(card: ModelCard, result: Result, types: list[str], rows: Any, listed: bool) -> bytes:
@@ -150,8 +133,7 @@ def _envelope(card: ModelCard, result: Result, key: bytes, vectors: Any) -> byte
     data = b",".join(
         b'{"object":"embedding","index":%d,"%b":%b}' % (index, key, one) for index, one in enumerate(vectors)
     )
-    tokens = int(result.token_counts.sum())
-    ending = {"model": card.name, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    ending = {"model": card.name, "usage": usage_of(result)}
     return b'{"object":"list","data":[%b],%b' % (data, orjson.dumps(ending)[1:])
 
 

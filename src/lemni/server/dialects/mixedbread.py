@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lemni.errors import InvalidRequest
-from lemni.server.call import Call, json_response, truncation_header
+from lemni.server.call import Call, json_response, truncation_header, usage_of
 from lemni.server.content import content_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai import error_body
@@ -113,10 +113,9 @@ async def embeddings(call: Call) -> Response:
     result = await call.run(card, items, options, lone=lone)
     formats = list(dict.fromkeys(body.encoding_format or ["float"]))
     several = isinstance(call.body.get("encoding_format"), list)
-    tokens = int(result.token_counts.sum())
     ending = {
         "model": card.name,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": usage_of(result),
         "normalized": normalized,
         "encoding_format": formats if several else formats[0],
         "dimensions": result.vectors.shape[1],
@@ -158,9 +157,8 @@ async def reranking(call: Call) -> Response:
         }
         for index, score in ranked(result.scores, body.top_k)
     ]
-    tokens = int(result.token_counts.sum())
     answer = {
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": usage_of(result),
         "model": card.name,
         "data": data,
         "object": "list",

@@ -13,11 +13,11 @@ import orjson
 from fastapi.responses import Response
 
 from lemni.errors import InvalidRequest, LemniError
-from lemni.server.call import Call, json_response, truncation_header
-from lemni.server.content import Raw, content_of, modality_of
+from lemni.server.call import Call, json_response, truncation_header, usage_of
+from lemni.server.content import inputs_of, modality_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Error, Model, ModelList
-from lemni.server.inputs import check_count, checked, items_of, side_of
+from lemni.server.inputs import checked, side_of
 from lemni.server.quantized import Wire, written
 from lemni.server.rows import base64_rows, float_rows, off_the_loop, sparse_rows
 from lemni.tasks.output_types import convert_scaled
@@ -33,7 +33,7 @@ async def embeddings(call: Call) -> Response:
     cut.
     """
     body = checked(EmbeddingsBody, {**_uploaded(call.body), **call.body}, required=("input",))
-    raw, lone = _contents(body.input, call.max_items)
+    raw, lone = inputs_of(body.input, call.max_items, dict | bytes)
     asked = [_TASKS[output] for output in body.outputs or ("dense", "multi_vector")]
     card = await call.card(body.model, *asked, modality=modality_of(raw))
     outputs = tuple(dict.fromkeys(body.outputs or ("multi_vector" if _only_many(card) else "dense",)))
@@ -119,8 +119,7 @@ async def _typed(
 
 
 def _enveloped(name: str, result: Result, data: bytes) -> bytes:
-    tokens = int(result.token_counts.sum())
-    usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
+    usage = orjson.dumps(usage_of(result))
     return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (data, orjson.dumps(name), usage)
 
 
@@ -128,24 +127,6 @@ def _uploaded(body: Mapping[str, Any]) -> dict[str, Any]:
     """The input of a form that calls its file "file", as most do."""
     names = (name for name in ("file", "image", "audio") if body.get(name) is not None)
     return {"input": body[name]} if (name := next(names, None)) else {}
-
-
-def _contents(value: Any, max_items: int) -> tuple[list[Raw], bool]:
-    """The inputs, and whether one came by itself. Objects and files are images, sounds or texts."""
-    lone = isinstance(value, dict | bytes)
-    values = [value] if lone else value
-    if not isinstance(values, list) or not any(isinstance(one, dict | bytes) for one in values):
-        items, lone = items_of(value, max_items)
-        return list(items), lone
-    check_count(values, max_items, "input")
-    found: list[Raw] = []
-    for index, one in enumerate(values):
-        name = "input" if lone else f"input[{index}]"
-        try:
-            found.append(content_of(one, name))
-        except InvalidRequest as error:
-            raise InvalidRequest(error.message, item=index, param=name) from None
-    return found, lone
 
 
 def _only_many(card: ModelCard) -> bool:

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lemni.errors import InvalidRequest
-from lemni.server.call import Call, json_response, truncation_header
+from lemni.server.call import Call, json_response, truncation_header, usage_of
 from lemni.server.content import Raw, content_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai import error_body
@@ -109,7 +109,6 @@ async def _rerank(call: Call, version: str) -> Response:
         shown = in_results and (in_data or isinstance(documents[index], str))
         results.append({**scored, "document": _whole(body.documents[index])} if shown else scored)
         data.append({**scored, "document": _text(documents[index])} if in_data else scored)
-    tokens = int(result.token_counts.sum())
     units = math.ceil(len(documents) / _DOCUMENTS_PER_UNIT)
     answer = {
         "id": str(uuid.uuid4()),
@@ -117,7 +116,7 @@ async def _rerank(call: Call, version: str) -> Response:
         "model": card.name,
         "results": results,
         "data": data,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": usage_of(result),
         "meta": {"api_version": {"version": version}, "billed_units": {"search_units": units}},
     }
     return json_response(answer, truncation_header(result))

@@ -17,7 +17,7 @@ from fastapi.responses import Response
 
 from lemni import __version__
 from lemni.errors import InvalidRequest
-from lemni.server.call import Call, json_response, truncation_header
+from lemni.server.call import Call, json_response, truncation_header, usage_of
 from lemni.server.content import Raw, content_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai import error_body
@@ -109,10 +109,8 @@ async def rerank_documents(call: Call) -> Response:
     for index, value in ranked(result.scores, body.top_n):
         shown = {} if body.return_documents is False else {"document": _document(documents[index])}
         results.append({"index": index, **shown, "relevance_score": value})
-    tokens = int(result.token_counts.sum())
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    answer = {"id": f"rerank-{uuid.uuid4().hex}", "model": card.name, "usage": usage, "results": results}
-    return json_response(answer, truncation_header(result))
+    facts = {"id": f"rerank-{uuid.uuid4().hex}", "model": card.name, "usage": usage_of(result)}
+    return json_response({**facts, "results": results}, truncation_header(result))
 
 
 async def tokenize(call: Call) -> Response:
@@ -226,13 +224,8 @@ def _answer(kind: str, card: ModelCard, result: Result, data: Any) -> dict[str, 
         "created": int(time.time()),
         "model": card.name,
         "data": data,
-        "usage": {**_usage(result), "completion_tokens": 0, "prompt_tokens_details": None},
+        "usage": {**usage_of(result), "completion_tokens": 0, "prompt_tokens_details": None},
     }
-
-
-def _usage(result: Result) -> dict[str, int]:
-    tokens = int(result.token_counts.sum())
-    return {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
 async def _written(
@@ -252,7 +245,7 @@ async def _written(
             ]
             facts = {key: envelope[key] for key in ("id", "created", "model")}
             # ASCII: a header knows nothing else.
-            metadata = json.dumps({**facts, "data": layout, "usage": _usage(result)}, separators=(",", ":"))
+            metadata = json.dumps({**facts, "data": layout, "usage": usage_of(result)}, separators=(",", ":"))
             if len(metadata) > _MOST_METADATA:
                 raise InvalidRequest(
                     f"the layout of {len(rows)} rows does not fit a header: send fewer inputs, or take bytes_only",

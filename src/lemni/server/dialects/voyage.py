@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from lemni.errors import InvalidRequest, TooManyItems
 from lemni.server.body import kind_of
 from lemni.server.call import Call, json_response, truncation_header
-from lemni.server.content import Raw, content_of
+from lemni.server.content import Raw, content_of, contents_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai import error_body
 from lemni.server.inputs import EncodingField, check_count, checked, items_of, lower, side_of, texts_of
@@ -180,17 +180,14 @@ def _multimodal(value: Any, max_items: int) -> list[Raw]:
     if not isinstance(value, list):
         raise InvalidRequest(f"inputs is {kind_of(value)}; it must be a list of objects with content", param="inputs")
     check_count(value, max_items, "inputs")
-    found = []
-    for index, one in enumerate(value):
-        name = f"inputs[{index}]"
-        parts = one.get("content") if isinstance(one, dict) else None
-        if isinstance(parts, list) and any(isinstance(part, dict) and _is_video(part) for part in parts):
-            raise InvalidRequest(f"{name} holds a video; texts and images are taken", item=index, param=name)
-        try:
-            found.append(content_of(one, name))
-        except InvalidRequest as error:
-            raise InvalidRequest(error.message, item=index, param=name) from None
-    return found
+    return contents_of(value, "inputs", _without_videos)
+
+
+def _without_videos(value: Any, name: str) -> Raw:
+    parts = value.get("content") if isinstance(value, dict) else None
+    if isinstance(parts, list) and any(isinstance(part, dict) and _is_video(part) for part in parts):
+        raise InvalidRequest(f"{name} holds a video; texts and images are taken")
+    return content_of(value, name)
 
 
 def _is_video(part: dict[str, Any]) -> bool:
