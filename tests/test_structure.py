@@ -17,6 +17,8 @@ PACKAGE = Path(lemni.__file__).parent
 LAYERS = [
     "cli",
     "server",
+    "integrations",
+    "client",
     "library",
     "loading",
     "devices",
@@ -29,6 +31,7 @@ LAYERS = [
     "hub",
     "config",
 ]
+CLIENT = {"client", "integrations"}
 WORDS = {"errors", "types"}  # importable from everywhere
 HEAVY = ["torch", "transformers", "openvino", "tokenizers", "numpy", "fastapi", "pydantic", "huggingface_hub"]
 
@@ -59,6 +62,8 @@ def test_imports_point_down(path: Path) -> None:
         if target in WORDS or target == "":
             continue
         assert own not in WORDS or target in WORDS, f"{path} imports {module}"
+        assert own != "server" or target not in CLIENT, f"{path} imports {module}: the server knows no client"
+        assert own not in CLIENT or target in CLIENT, f"{path} imports {module}: the client knows no server or engine"
         assert LAYERS.index(own) <= LAYERS.index(target), (
             f"{path} ({own}) imports {module} ({target}), which is above it"
         )
@@ -72,6 +77,10 @@ def loaded_after(statement: str) -> set[str]:
 
 def test_import_loads_nothing_heavy() -> None:
     assert loaded_after("import lemni") == set()
+
+
+def test_the_client_is_light() -> None:
+    assert loaded_after("import lemni.client") == set()
 
 
 def test_serving_on_a_cpu_needs_no_torch() -> None:
