@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Dependency groups with an environment each: their packages clash with the tests' own, or with each other.
-CLIENTS := clients older-clients litellm
+CLIENTS := clients older-clients litellm infinity
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
