@@ -32,7 +32,7 @@ LAYERS = [
     "config",
 ]
 CLIENT = {"client", "integrations"}
-WORDS = {"errors", "types"}  # importable from everywhere
+WORDS = {"errors", "ranking", "types"}  # importable from everywhere
 HEAVY = ["torch", "transformers", "openvino", "tokenizers", "numpy", "fastapi", "pydantic", "huggingface_hub"]
 
 

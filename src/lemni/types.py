@@ -380,17 +380,3 @@ class ModelCard:
     parameters: int
     truncate: Truncate = "right"
     pooling: str = ""
-
-
-class Ranked(NamedTuple):
-    """A document: its place in the list that was given, and its score."""
-
-    index: int  # type: ignore[assignment]  # rather than tuple.index
-    score: float
-
-
-class Label(NamedTuple):
-    """A label and its score."""
-
-    label: str
-    score: float

@@ -78,7 +78,7 @@ def classify(
 
     from lemni.cli.drafts import check_place
     from lemni.cli.texts import read_texts
-    from lemni.tasks.ranking import labelled
+    from lemni.ranking import labelled
 
     if not texts and not inputs:
         raise click.UsageError("give a text, a file, or - for standard input", click.get_current_context())

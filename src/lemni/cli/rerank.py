@@ -76,7 +76,7 @@ def rerank(
 
     from lemni.cli.drafts import check_place
     from lemni.cli.texts import read_texts
-    from lemni.tasks.ranking import ranked
+    from lemni.ranking import ranked
 
     if not documents and not inputs:
         raise click.UsageError("give documents, a file, or - for standard input", click.get_current_context())

@@ -20,8 +20,8 @@ from lemni.engine import Engine
 from lemni.errors import ConfigError, InvalidRequest, LemniError
 from lemni.library.parts import Steps, steps
 from lemni.loading import load_model
+from lemni.ranking import Label, Ranked, labelled, ranked
 from lemni.tasks.model import LoadedModel
-from lemni.tasks.ranking import labelled, ranked
 from lemni.types import (
     Activation,
     Audio,
@@ -29,12 +29,10 @@ from lemni.types import (
     Image,
     InputType,
     Item,
-    Label,
     Mixed,
     Options,
     Pair,
     Priority,
-    Ranked,
     Request,
     Result,
     SparseVector,

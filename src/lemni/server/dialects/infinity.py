@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lemni.engine import ModelStatus
 from lemni.errors import InvalidRequest
+from lemni.ranking import ranked
 from lemni.server.call import Call, json_response, truncation_header, usage_of
 from lemni.server.content import Raw, RawAudio, RawImage, content_of
 from lemni.server.dialect import Dialect, Operation
@@ -24,7 +25,6 @@ from lemni.server.dialects.openai_schemas import CohereModel, Model
 from lemni.server.inputs import EncodingField, TruncateField, check_count, checked, lower, side_of, texts_of
 from lemni.server.reranking import documents_of, rerank
 from lemni.server.rows import base64_rows, float_rows, off_the_loop
-from lemni.tasks.ranking import ranked
 from lemni.types import Modality, ModelCard, Options, Result, Task
 
 _MODEL = "A name from /models; may be left out if only one model can do this."

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lemni.errors import InvalidRequest
+from lemni.ranking import ranked
 from lemni.server.call import Call, json_response, truncation_header, usage_of
 from lemni.server.content import content_of
 from lemni.server.dialect import Dialect, Operation, has
@@ -20,7 +21,6 @@ from lemni.server.dialects.openai import error_body
 from lemni.server.inputs import checked, items_of, lower
 from lemni.server.quantized import WIRES, words, written
 from lemni.server.reranking import documents_of, rerank
-from lemni.tasks.ranking import ranked
 from lemni.types import Options
 
 Encoding = Literal["float", "float16", "base64", "int8", "uint8", "binary", "ubinary"]

@@ -13,13 +13,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from lemni.errors import UnknownModel
+from lemni.ranking import ranked
 from lemni.server.call import Call, json_response, truncation_header
 from lemni.server.content import content_of
 from lemni.server.dialect import Dialect, Operation
 from lemni.server.dialects.openai import error_body
 from lemni.server.inputs import TruncateField, checked
 from lemni.server.reranking import documents_of, rerank
-from lemni.tasks.ranking import ranked
 from lemni.types import ModelCard, Options
 
 

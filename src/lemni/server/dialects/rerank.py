@@ -14,13 +14,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lemni.errors import InvalidRequest
+from lemni.ranking import ranked
 from lemni.server.call import Call, json_response, truncation_header, usage_of
 from lemni.server.content import Raw, content_of
 from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai import error_body
 from lemni.server.inputs import TruncateField, checked
 from lemni.server.reranking import documents_of, rerank
-from lemni.tasks.ranking import ranked
 from lemni.types import Options, Priority
 
 _DOCUMENTS_PER_UNIT = 100  # of Cohere's "search unit"

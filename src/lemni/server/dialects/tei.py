@@ -16,6 +16,7 @@ import orjson
 from fastapi.responses import Response
 
 from lemni.errors import TooManyItems
+from lemni.ranking import ranked
 from lemni.server.call import Call, json_response, truncation_header
 from lemni.server.content import Raw
 from lemni.server.dialect import EMBED_KEYS, Dialect, Handler, Operation, has, only
@@ -26,7 +27,6 @@ from lemni.server.dialects.tokens import decoded, ids_of, tokenized
 from lemni.server.inputs import checked, items_of, texts_of
 from lemni.server.reranking import rerank
 from lemni.server.rows import float_rows, off_the_loop, sparse_pair_rows
-from lemni.tasks.ranking import ranked
 from lemni.types import Item, ModelCard, Options, Pair, Result, Task
 
 

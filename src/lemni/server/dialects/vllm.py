@@ -17,6 +17,7 @@ from fastapi.responses import Response
 
 from lemni import __version__
 from lemni.errors import InvalidRequest
+from lemni.ranking import ranked
 from lemni.server.call import Call, json_response, truncation_header, usage_of
 from lemni.server.content import Raw, content_of
 from lemni.server.dialect import Dialect, Operation, has
@@ -34,7 +35,6 @@ from lemni.server.dialects.vllm_schemas import (
 from lemni.server.inputs import checked, items_of
 from lemni.server.reranking import documents_of, rerank
 from lemni.server.rows import base64_string, float_rows, off_the_loop, raw_rows, row_bytes
-from lemni.tasks.ranking import ranked
 from lemni.types import Activation, ModelCard, Options, Pair, Result, Task
 
 

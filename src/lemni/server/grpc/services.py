@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from lemni.errors import InvalidRequest, PayloadTooLarge, TooManyItems
+from lemni.ranking import ranked
 from lemni.server.dialects.tei_errors import Empty
 from lemni.server.dialects.tei_options import info, model_type, predictions, score_activation, truncate_of
 from lemni.server.dialects.tokens import decoded, tokenized
@@ -19,7 +20,6 @@ from lemni.server.grpc import tei_pb2_grpc as generated
 from lemni.server.grpc.calls import Call, Servicer, streaming, unary
 from lemni.server.rows import off_the_loop
 from lemni.server.service import Service
-from lemni.tasks.ranking import ranked
 from lemni.types import Item, ModelCard, Options, Pair, Result, Task, Truncate
 
 _MODEL_TYPES = {

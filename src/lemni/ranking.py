@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lemni.types import Label, Ranked
+
+class Ranked(NamedTuple):
+    """A document: its place in the list that was given, and its score."""
+
+    index: int  # type: ignore[assignment]  # rather than tuple.index
+    score: float
+
+
+class Label(NamedTuple):
+    """A label and its score."""
+
+    label: str
+    score: float
 
 
 def ranked(scores: NDArray[np.float32], top_n: int | None = None) -> list[Ranked]:
