@@ -16,6 +16,7 @@ from lemni.config import EngineSettings, HubSettings, ModelSettings
 from lemni.engine import Engine
 from lemni.loading import load_model
 from lemni.server.app import create_app
+from tests.clients.genuine import infinity
 from tests.server.live import listening, loaded, server_settings
 from tests.tasks.classifiers import load, save_classifier
 from tests.tiny_multimodal import save_clip
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 KEY = "sk-test"
+INFINITY_MODELS = ["debug/small", "debug/large"]
 TEXTS = [
     "A cat sits on the mat.",
     "Eine Katze sitzt auf der Matte.",
@@ -77,6 +79,21 @@ def tiny_engine(engine: Engine, tiny: Path) -> Iterator[Engine]:
 def open_server(tiny_engine: Engine) -> Iterator[str]:
     """Base URL of a server that wants no key and has the tiny models too."""
     with listening(create_app(loaded(tiny_engine), server_settings())) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def genuine_infinity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of an Infinity 0.0.78 that serves one model and wants no key."""
+    with infinity(tmp_path_factory.mktemp("infinity"), "--model-id", INFINITY_MODELS[0]) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def guarded_infinity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of an Infinity 0.0.78 that serves two models and wants the key."""
+    models = [argument for name in INFINITY_MODELS for argument in ("--model-id", name)]
+    with infinity(tmp_path_factory.mktemp("infinity"), *models, "--api-key", KEY) as url:
         yield url
 
 
