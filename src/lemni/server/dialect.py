@@ -30,6 +30,7 @@ class Operation:
         answer: schema of what it gives; None for an answer that is not a JSON object of that kind.
         statuses: statuses of its errors, besides those that every operation has.
         media_type: of the answer.
+        also: media types of binary answers that an `Accept` header may ask for instead.
     """
 
     paths: tuple[str, ...]
@@ -43,6 +44,7 @@ class Operation:
     examples: Mapping[str, Any] = field(default_factory=dict)
     answer: type[BaseModel] | dict[str, Any] | None = None
     media_type: str = "application/json"
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ def _responses(method: str, owners: list[tuple[Dialect, Operation]]) -> dict[str
     content: dict[str, list[dict[str, Any]]] = {}
     for _, one in owners:
         content.setdefault(one.media_type, []).append({} if one.answer is None else _schema(one.answer))
+        for media in one.also:
+            content.setdefault(media, []).append({"type": "string", "format": "binary"})
     good = {media: {"schema": _any_of(found)} for media, found in content.items()}
     bodies = [{"type": "object"} if dialect.error is None else _schema(dialect.error) for dialect, _ in owners]
     bad = {"application/json": {"schema": _any_of(bodies)}}

@@ -68,15 +68,25 @@ async def written(
 
     Raises what the engine raises while it measures ranges.
     """
-    ranges = None
-    if any(needs_ranges(wire.output_type) for wire in wires):
-        assert call.service.engine is not None  # it gave the vectors
-        ranges = await call.service.ranges.of(card, options, call.service.engine)
+    ranges = await ranges_for(call, card, options, [wire.output_type for wire in wires])
 
     def write_all() -> bytes:
         return write(*(list(_rows(vectors, wire, ranges)) for wire in wires))
 
     return await off_the_loop(vectors.nbytes * len(wires), write_all)
+
+
+async def ranges_for(
+    call: Call, card: ModelCard, options: Options, output_types: Seq[OutputType]
+) -> NDArray[np.float32] | None:
+    """float32 [2, dimensions] for the vectors that `options` asked for; None if none of the types needs ranges.
+
+    Raises what the engine raises while it measures them.
+    """
+    if not any(map(needs_ranges, output_types)):
+        return None
+    assert call.service.engine is not None  # it gave the vectors
+    return await call.service.ranges.of(card, options, call.service.engine)
 
 
 def _rows(vectors: NDArray[np.float32], wire: Wire, ranges: NDArray[np.float32] | None) -> Iterable[bytes]:

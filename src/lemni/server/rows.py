@@ -68,6 +68,12 @@ def base64_string(values: NDArray[Any] | bytes) -> bytes:
     return b'"%b"' % b2a_base64(values if isinstance(values, bytes) else values.data, newline=False)
 
 
+def base64_matrices(matrices: Iterable[NDArray[np.float32]], shape_key: bytes = b"shape") -> Iterable[bytes]:
+    """Each matrix [tokens, dim] as `base64_rows` does, and its shape as the field after it: `"...","shape":[2,128]`."""
+    for matrix in matrices:
+        yield b'%b,"%b":[%d,%d]' % (base64_string(np.ascontiguousarray(matrix, dtype="<f4")), shape_key, *matrix.shape)
+
+
 def float_rows(vectors: Rows, output_type: OutputType = "float32") -> Iterable[bytes]:
     """Each row as a JSON list of numbers (or of lists, if it is a matrix): as short as its type allows, or integers."""
     return map(_numbers, _rows(vectors, output_type))

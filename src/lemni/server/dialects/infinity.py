@@ -24,7 +24,8 @@ from lemni.server.dialects.openai import as_cohere, describe, error_body
 from lemni.server.dialects.openai_schemas import CohereModel, Model
 from lemni.server.inputs import EncodingField, TruncateField, check_count, checked, lower, side_of, texts_of
 from lemni.server.reranking import documents_of, rerank
-from lemni.server.rows import base64_rows, float_rows, off_the_loop
+from lemni.server.rows import base64_matrices, base64_rows, float_rows, off_the_loop
+from lemni.server.safetensors import MEDIA_TYPE, VARY, safetensors_response, wanted
 from lemni.types import Modality, ModelCard, Options, Result, Task
 
 _MODEL = "A name from /models; may be left out if only one model can do this."
@@ -38,7 +39,9 @@ class EmbeddingsBody(BaseModel):
     input: Any = Field(description="A text, URL, data URI or base64 string, or a list of those.")
     model: str | None = Field(None, description=_MODEL)
     modality: Annotated[Modality | None, BeforeValidator(lower)] = Field(None, description="What the inputs are.")
-    encoding_format: EncodingField = Field(None, description="base64: little-endian float32; a multi-vector is flat.")
+    encoding_format: EncodingField = Field(
+        None, description="base64: little-endian float32; a multi-vector is flat, with its `shape`."
+    )
     encoding: EncodingField = Field(None, description="Another name of encoding_format, which wins.")
     dimensions: int | None = Field(None, description="Keep the first N values and normalise again; 0 keeps all.")
     input_type: str | None = Field(None, description="query or document, for models that tell them apart.")
@@ -178,10 +181,14 @@ async def _embed(
     task: Task = "embed" if "embed" in card.tasks else "multi_vector"
     items = await call.items(card, raw, lone=lone)
     result = await call.run(card, items, options, tasks=(task,), lone=lone)
+    if wanted(call.http):
+        return await safetensors_response(
+            call, card, options, result, ("dense" if task == "embed" else "multi_vector",)
+        )
     base64 = (body.encoding_format or body.encoding) == "base64"
-    rows = result.vectors if task == "embed" else list(result.multi_vectors)
-    size = result.vectors.nbytes if task == "embed" else sum(one.nbytes for one in result.multi_vectors)
-    return json_response(await off_the_loop(size, _written, card, result, rows, base64), truncation_header(result))
+    size = result.vectors.nbytes + sum(one.nbytes for one in result.multi_vectors)
+    content = await off_the_loop(size, _written, card, result, task, base64)
+    return json_response(content, {**VARY, **truncation_header(result)})
 
 
 def _raw(value: Any, modality: Modality, max_items: int) -> tuple[list[Raw], bool]:
@@ -200,10 +207,12 @@ def _raw(value: Any, modality: Modality, max_items: int) -> tuple[list[Raw], boo
     return [kind(one) for one in values], lone
 
 
-def _written(card: ModelCard, result: Result, rows: Any, base64: bool) -> bytes:
+def _written(card: ModelCard, result: Result, task: Task, base64: bool) -> bytes:
+    rows: Any = result.vectors if task == "embed" else result.multi_vectors
+    coded = base64_rows if task == "embed" else base64_matrices
     data = b",".join(
         b'{"object":"embedding","embedding":%b,"index":%d}' % (row, index)
-        for index, row in enumerate(base64_rows(rows) if base64 else float_rows(rows))
+        for index, row in enumerate((coded if base64 else float_rows)(rows))
     )
     return b'{"object":"list","data":[%b],%b' % (data, orjson.dumps(_ending(card, result))[1:])
 
@@ -266,6 +275,7 @@ DIALECT = Dialect(
                 "text": {"value": {"input": ["A cat sits on the mat."], "modality": "text"}},
             },
             answer={"type": "object"},
+            also=(MEDIA_TYPE,),
         ),
         Operation(
             ("/embeddings_image", "/v1/embeddings_image"),
@@ -275,6 +285,7 @@ DIALECT = Dialect(
             body=MediaBody,
             examples={"image": {"value": {"input": ["https://example.org/cat.jpg"]}}},
             answer={"type": "object"},
+            also=(MEDIA_TYPE,),
         ),
         Operation(
             ("/embeddings_audio", "/v1/embeddings_audio"),
@@ -284,6 +295,7 @@ DIALECT = Dialect(
             body=MediaBody,
             examples={"audio": {"value": {"input": ["https://example.org/cat.wav"]}}},
             answer={"type": "object"},
+            also=(MEDIA_TYPE,),
         ),
         Operation(
             ("/rerank",),

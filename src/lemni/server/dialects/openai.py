@@ -1,6 +1,7 @@
 """OpenAI's embeddings API, as its clients and those of its look-alikes use it: /v1/embeddings and /v1/models.
 
-The same routes exist without /v1, for clients whose base URL lacks it. Extensions are plain extra fields.
+The same routes exist without /v1, for clients whose base URL lacks it. Extensions are plain extra fields, and raw bytes
+for a client whose `Accept` header names safetensors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from lemni.server.dialect import Dialect, Operation, has
 from lemni.server.dialects.openai_schemas import EXAMPLES, EmbeddingsAnswer, EmbeddingsBody, Error, Model, ModelList
 from lemni.server.inputs import checked, side_of
 from lemni.server.quantized import Wire, written
-from lemni.server.rows import base64_rows, float_rows, off_the_loop, sparse_rows
+from lemni.server.rows import base64_matrices, base64_rows, float_rows, off_the_loop, sparse_rows
+from lemni.server.safetensors import MEDIA_TYPE, VARY, safetensors_response, wanted
 from lemni.tasks.output_types import convert_scaled
 from lemni.types import ModelCard, Options, Result, Task
 
@@ -30,7 +32,7 @@ async def embeddings(call: Call) -> Response:
     """Vectors of the inputs, in their order: texts, token ids, or, for models that take them, images and sounds.
 
     A late-interaction model gives a list of vectors each. The header `x-lemni-truncated` names inputs that were
-    cut.
+    cut. `Accept: application/x-safetensors` gives one safetensors file instead of JSON.
     """
     body = checked(EmbeddingsBody, {**_uploaded(call.body), **call.body}, required=("input",))
     raw, lone = inputs_of(body.input, call.max_items, dict | bytes)
@@ -52,13 +54,15 @@ async def embeddings(call: Call) -> Response:
         priority=body.priority,
         deadline_s=body.deadline_s,
     )
+    if wanted(call.http):
+        return await safetensors_response(call, card, options, result, outputs, body.output_type or "float32")
     base64 = (body.encoding_format or body.encoding) == "base64"
     if body.output_type not in (None, "float32"):
         content = await _typed(call, card, options, result, body.output_type, base64)
-        return json_response(content, truncation_header(result))
-    size = result.vectors.nbytes + sum(one.nbytes for one in result.multi_vectors)
-    content = await off_the_loop(size, write_embeddings, card.name, result, base64, outputs)
-    return json_response(content, truncation_header(result))
+    else:
+        size = result.vectors.nbytes + sum(one.nbytes for one in result.multi_vectors)
+        content = await off_the_loop(size, write_embeddings, card.name, result, base64, outputs)
+    return json_response(content, {**VARY, **truncation_header(result)})
 
 
 async def models(call: Call) -> Response:
@@ -75,22 +79,24 @@ async def model(call: Call) -> Response:
 
 
 def write_embeddings(name: str, result: Result, base64: bool, outputs: tuple[str, ...] = ("dense",)) -> bytes:
-    """The answer's JSON: object, data (object, index, embedding), model, usage. The first of the outputs that is not
-    sparse is `embedding`; others have fields of their own."""
-    write = base64_rows if base64 else float_rows
-    columns: list[Iterable[bytes]] = []
-    keys: list[bytes] = []
+    """The answer's JSON: object, data (object, index, embedding), model, usage. Dense vectors are `embedding`, or else
+    multi-vectors are; others have fields of their own. Beside multi-vectors in base64 is their shape."""
+    columns: dict[bytes, Iterable[bytes]] = {}
     for output in outputs:
-        if output == "sparse":
-            keys.append(b"sparse_embedding")
-            columns.append(sparse_rows(result.sparse))
+        if output == "dense":
+            columns[b"embedding"] = (base64_rows if base64 else float_rows)(result.vectors)
+        elif output == "sparse":
+            columns[b"sparse_embedding"] = sparse_rows(result.sparse)
         else:
-            keys.append(b"multi_vector" if b"embedding" in keys else b"embedding")
-            columns.append(write(result.vectors if output == "dense" else list(result.multi_vectors)))
-    template = b",".join(b'"%b":%%b' % key for key in keys)
+            alone = "dense" not in outputs
+            many = result.multi_vectors
+            columns[b"embedding" if alone else b"multi_vector"] = (
+                base64_matrices(many, b"shape" if alone else b"multi_vector_shape") if base64 else float_rows(many)
+            )
+    template = b",".join(b'"%b":%%b' % key for key in columns)
     data = b",".join(
         b'{"object":"embedding","index":%d,%b}' % (i, template % row)
-        for i, row in enumerate(zip(*columns, strict=True))
+        for i, row in enumerate(zip(*columns.values(), strict=True))
     )
     return _enveloped(name, result, data)
 
@@ -200,6 +206,7 @@ DIALECT = Dialect(
             body=EmbeddingsBody,
             examples=EXAMPLES,
             answer=EmbeddingsAnswer,
+            also=(MEDIA_TYPE,),
         ),
         Operation(
             ("/", "/invocations"),
@@ -210,6 +217,7 @@ DIALECT = Dialect(
             body=EmbeddingsBody,
             examples=EXAMPLES,
             answer=EmbeddingsAnswer,
+            also=(MEDIA_TYPE,),
         ),
         Operation(("/v1/models",), models, "List models", "GET", answer=ModelList),
         Operation(

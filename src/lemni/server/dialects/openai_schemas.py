@@ -101,9 +101,11 @@ class Embedding(BaseModel):
     embedding: list[float] | list[list[float]] | str = Field(
         description="Numbers, or base64 of little-endian float32; of a late-interaction model one row per token."
     )
+    shape: list[int] | None = Field(None, description="[tokens, dim] of a multi-vector `embedding` in base64.")
     scale: float | None = Field(None, description="With int8_scaled: vector = embedding * scale.")
     sparse_embedding: SparseEmbedding | None = Field(None, description="Where `outputs` asks for it.")
     multi_vector: list[list[float]] | str | None = Field(None, description="Where `outputs` asks for it as well.")
+    multi_vector_shape: list[int] | None = Field(None, description="[tokens, dim] of `multi_vector` in base64.")
 
 
 class Usage(BaseModel):
