@@ -174,16 +174,16 @@ def served(options: argparse.Namespace, environment: Mapping[str, str]) -> Model
 
 def embed(url: str, model: str | None, key: str | None, texts: list[str]) -> tuple[str, np.ndarray]:
     """The model's name as the server says it, and float64 [texts, dimensions]."""
-    answer = checked(post(url, {"input": texts} | ({"model": model} if model else {}), key))
+    answer = checked(post(url, {"input": texts} | ({"model": model} if model else {}), key), "data")
     rows = sorted(answer["data"], key=lambda row: row["index"])
-    return answer["model"], np.array([row["embedding"] for row in rows])
+    return answer.get("model", "unnamed"), np.array([row["embedding"] for row in rows])
 
 
 def rerank(endpoint: str, model: str | None, key: str | None, query: str, documents: tuple[str, ...]) -> Ranking:
     response = post(endpoint, {"query": query, "documents": documents} | ({"model": model} if model else {}), key)
     if response.status_code == 422 and "texts" in response.text:  # TEI's own name of the documents
         response = post(endpoint, {"query": query, "texts": documents}, key)
-    answer = checked(response)
+    answer = checked(response, "results")
     if isinstance(answer, list):  # TEI
         return [(found["index"], found["score"]) for found in answer]
     return [(found["index"], found["relevance_score"]) for found in answer["results"]]
@@ -193,11 +193,14 @@ def post(url: str, body: dict[str, Any], key: str | None) -> httpx.Response:
     return httpx.post(url, json=body, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=30)
 
 
-def checked(response: httpx.Response) -> Any:
-    """The answer's JSON. Raises ValueError with the body of any other answer."""
+def checked(response: httpx.Response, field: str) -> Any:
+    """The answer's JSON: an object with the field, or an array. Raises ValueError with the body of any other answer."""
     if response.status_code != 200:
         raise ValueError(f"{response.url} answered with status {response.status_code}: {response.text[:1000]}")
-    return response.json()
+    answer = response.json()
+    if not isinstance(answer, list) and field not in answer:
+        raise ValueError(f"{response.url} answered without {field!r}: {response.text[:1000]}")
+    return answer
 
 
 # Models in this process

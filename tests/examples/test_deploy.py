@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -38,6 +39,15 @@ def test_deploy(script: str, cross_encoder: Path, expected: dict[str, Printed]) 
     assert refused.status_code == 401
     scores = {documents[found["index"]]: found["relevance_score"] for found in answer["results"]}
     assert scores == pytest.approx(case.relevance, abs=2e-6)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "deploy_infinity.py"), "--offline"]
+    environment = os.environ | {"HF_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.stdout == "lemni serve BAAI/bge-reranker-v2-m3 --port 7997 --host 0.0.0.0 --device auto --offline\n"
+    assert done.returncode == 2
+    assert "'BAAI/bge-reranker-v2-m3' was not found" in done.stderr
 
 
 def _healthy(url: str) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from examples.rerank_compare import CASES, CROSS_ENCODERS, OPENAI
+from examples.rerank_compare import CASES, CROSS_ENCODERS, OPENAI, checked
 from fastapi import FastAPI, Request, Response
 
 from lemni import hub
@@ -64,6 +65,12 @@ def test_errors_are_one_line(server: str) -> None:
     dead = run(PYTHON, "-endpoint", NOWHERE)
     assert dead.stderr.startswith("rerank_compare: ")
     assert "Traceback" not in wrong.stderr + unknown.stderr + dead.stderr
+
+
+def test_an_answer_of_another_form() -> None:
+    answer = httpx.Response(200, json={"rank": []}, request=httpx.Request("POST", f"{NOWHERE}/rerank"))
+    with pytest.raises(ValueError, match=f"{NOWHERE}/rerank answered without 'results': "):
+        checked(answer, "results")
 
 
 def test_it_says_when_texts_go_to_openai(server: str) -> None:
