@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -28,7 +29,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 HERE = Path(__file__).parent
-HEADERS = ("content-type", "www-authenticate", "allow", "location")
+HEADERS = ("content-type", "www-authenticate", "allow", "location", "retry-after")
 COLQWEN, COLBERT, CLIP = "michaelfeil/colqwen2-v0.1", "colbert-ir/colbertv2.0", "openai/clip-vit-base-patch32"
 DENSE, MINILM = "BAAI/bge-small-en-v1.5", "sentence-transformers/all-MiniLM-L6-v2"
 RERANKER, CLASSIFIER = "BAAI/bge-reranker-v2-m3", "SamLowe/roberta-base-go_emotions"
@@ -137,12 +138,13 @@ def picture(seed: int) -> str:
 
 
 @contextlib.contextmanager
-def server(folder: Path, folders: dict[str, Path], *arguments: str) -> Iterator[httpx.Client]:
+def server(folder: Path, folders: dict[str, Path], *arguments: str, queue: int = 32_000) -> Iterator[httpx.Client]:
     command = [sys.executable, "-m", "infinity_emb.cli", "v2", "--engine", "torch", "--device", "cpu", "--port", "0"]
     command += ["--host", "127.0.0.1", "--dtype", "float32", "--no-model-warmup", "--no-bettertransformer", *arguments]
     for name, path in folders.items():
         command += ["--model-id", str(path), "--served-model-name", name]
     environ = os.environ | {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "INFINITY_HOME": str(folder)}
+    environ["INFINITY_QUEUE_SIZE"] = str(queue)
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, env=environ, stdout=out, stderr=subprocess.STDOUT)
@@ -222,13 +224,24 @@ def requests() -> Iterator[tuple[str, str, str, dict[str, Any] | None]]:
     yield "classify-no-classifier", "POST", "/classify", {"model": DENSE, "input": ["hello"]}
 
 
-def record(client: httpx.Client, name: str, method: str, path: str, body: dict[str, Any] | None) -> None:
+def record(client: httpx.Client, name: str, method: str, path: str, body: dict[str, Any] | None) -> int:
     reply = client.request(method, path, json=body)
     headers = {header: reply.headers[header] for header in HEADERS if header in reply.headers}
     request = json.dumps({"method": method, "path": path, "body": body})
     response = json.dumps({"status": reply.status_code, "headers": headers, "body": reply.json()}, ensure_ascii=False)
     (HERE / f"{name}.json").write_text(f'{{\n"request": {request},\n"response": {response}\n}}\n')
     print(reply.status_code, len(response), name)
+    return reply.status_code
+
+
+def record_overload(client: httpx.Client) -> None:
+    """Ask for a vector while more texts wait than the queue holds, until that is refused."""
+    many = Thread(target=client.post, args=["/embeddings"], kwargs={"json": {"input": ["a cat " * 30] * 2048}})
+    many.start()
+    while many.is_alive():
+        if record(client, "overloaded", "POST", "/embeddings", {"model": DENSE, "input": ["late"]}) == 429:
+            break
+    many.join()
 
 
 def main() -> None:
@@ -250,6 +263,8 @@ def main() -> None:
                 record(client, *request)
         with server(folder, {DENSE: dense}, "--api-key", "sk-other") as client:
             record(client, "unauthorized", "POST", "/embeddings", {"model": DENSE, "input": ["secret"]})
+        with server(folder, {DENSE: dense}, queue=1) as client:
+            record_overload(client)
 
 
 if __name__ == "__main__":
