@@ -81,6 +81,7 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_the_client_is_light() -> None:
     assert loaded_after("import lemni.client") == set()
+    assert loaded_after("import lemni; lemni.Client, lemni.AsyncClient") == {"numpy"}
 
 
 def test_serving_on_a_cpu_needs_no_torch() -> None:
@@ -91,7 +92,18 @@ def test_serving_on_a_cpu_needs_no_torch() -> None:
 def test_public_names() -> None:
     assert sorted(lemni.__all__) == sorted(
         [
-            *("Audio", "Chunks", "Embedder", "Engine", "Image", "LemniError", "Mixed", "ModelCard"),
+            *(
+                "AsyncClient",
+                "Audio",
+                "Chunks",
+                "Client",
+                "Embedder",
+                "Engine",
+                "Image",
+                "LemniError",
+                "Mixed",
+                "ModelCard",
+            ),
             *("Options", "Pair", "Request", "Result", "SparseVector", "load"),
         ]
     )

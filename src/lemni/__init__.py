@@ -1,4 +1,4 @@
-"""Lemni turns text, images and audio into vectors, scores and labels: one server, one library.
+"""Lemni turns text, images and audio into vectors, scores and labels: one server, one library, one client.
 
     import lemni
 
@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lemni.client import AsyncClient, Client
     from lemni.engine import Engine
     from lemni.errors import LemniError
     from lemni.library import Embedder, load
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncClient": "lemni.client.async_client",
     "Audio": "lemni.types",
+    "Client": "lemni.client.client",
     "Chunks": "lemni.types",
     "Image": "lemni.types",
     "Mixed": "lemni.types",
@@ -39,8 +42,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncClient",
     "Audio",
     "Chunks",
+    "Client",
     "Embedder",
     "Engine",
     "Image",

@@ -6,11 +6,49 @@ Light: numpy, httpx and orjson, nothing of the engine or the server. Names are i
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOMES: dict[str, str] = {}
+if TYPE_CHECKING:
+    from lemni.client.async_client import AsyncClient
+    from lemni.client.cache import EmbeddingCache, open_cache
+    from lemni.client.client import Client
+    from lemni.client.errors import (
+        BadAnswer,
+        ClientError,
+        ConnectionFailed,
+        PartialFailure,
+        RequestTimeout,
+        StatusError,
+    )
+    from lemni.client.retries import Retries
 
-__all__: list[str] = []
+_HOMES = {
+    "AsyncClient": "lemni.client.async_client",
+    "BadAnswer": "lemni.client.errors",
+    "Client": "lemni.client.client",
+    "ClientError": "lemni.client.errors",
+    "ConnectionFailed": "lemni.client.errors",
+    "EmbeddingCache": "lemni.client.cache",
+    "PartialFailure": "lemni.client.errors",
+    "RequestTimeout": "lemni.client.errors",
+    "Retries": "lemni.client.retries",
+    "StatusError": "lemni.client.errors",
+    "open_cache": "lemni.client.cache",
+}
+
+__all__ = [
+    "AsyncClient",
+    "BadAnswer",
+    "Client",
+    "ClientError",
+    "ConnectionFailed",
+    "EmbeddingCache",
+    "PartialFailure",
+    "RequestTimeout",
+    "Retries",
+    "StatusError",
+    "open_cache",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,115 @@
+"""Sends what a job or a conversation wants and waits where it says so, on an event loop. The twin of `session.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Generator
+from typing import TypeVar
+
+import httpx
+
+from lemni.client import transport
+from lemni.client.connection import Connection
+from lemni.client.conversation import Send, Wait
+from lemni.client.errors import ClientError, widened
+from lemni.client.job import FORGIVEN, Job, Ledger, answer_part
+from lemni.client.progress import shown
+from lemni.client.wire import models as wire
+from lemni.client.wire.http import HttpReply, HttpRequest
+
+T = TypeVar("T")
+
+
+class AsyncSession:
+    """A connection at work on one event loop."""
+
+    def __init__(self, connection: Connection, http: httpx.AsyncClient | None = None) -> None:
+        self.connection = connection
+        self._given = http
+        self._http = http or transport.new_async_client()
+
+    async def answer(self, job: Job[T]) -> T:
+        """What the caller gets, from the cache as far as it has it."""
+        cache = self.connection.cache
+        if cache is None or job.identity is None or not job.items:
+            return await self.compute(job)
+        keys = self.connection.keys(job, await self.model(job.identity.get("model")))
+        rows = await cache.athrough(
+            keys, lambda positions: self.compute(job.part(positions)), widen=functools.partial(widened, len(keys))
+        )
+        return job.join([rows])
+
+    async def compute(self, job: Job[T]) -> T:
+        """Ask the server for all inputs of a job, several requests at once."""
+        parts = self.connection.parts(job)
+        talk = self.connection.talk(self.connection.deadline(job))
+        forgiven = FORGIVEN if len(parts) > 1 else 0  # of a short list the caller gets the error itself
+        with shown(job.progress, len(job.items)) as on_progress:
+            ledger = Ledger(parts, len(job.items), on_progress)
+            waiting = iter(parts)
+
+            async def ask() -> None:
+                for part in waiting:
+                    if ledger.last is not None:
+                        break
+                    ledger.record(await self.run(answer_part(job, part, talk, self.connection.counters, forgiven)))
+
+            workers = [asyncio.ensure_future(ask()) for _ in range(min(self.connection.concurrency, len(parts)))]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+        return ledger.result(job)
+
+    async def run(self, conversation: Generator[Send | Wait, HttpReply | ClientError | None, T]) -> T:
+        """Do what a conversation says until it has its result."""
+        outcome: HttpReply | ClientError | None = None
+        try:
+            step = next(conversation)
+            while True:
+                if isinstance(step, Wait):
+                    await asyncio.sleep(step.seconds)
+                    outcome = None
+                else:
+                    outcome = await transport.aexchange(self._http, step, self.connection.headers)
+                step = conversation.send(outcome)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            conversation.close()
+
+    async def ask_briefly(self, request: HttpRequest) -> HttpReply:
+        """A request about the server itself. Raises ClientError."""
+        return await self.run(self.connection.ask_briefly(request))
+
+    async def models(self) -> list[wire.Model]:
+        """The models that the server has. Raises ClientError."""
+        return wire.read_models(await self.ask_briefly(wire.REQUEST))
+
+    async def model(self, name: str | None) -> wire.Model | None:
+        """What the server says about a model; asked for again every few minutes."""
+        identities = self.connection.identities
+        if identities.stale:
+            try:
+                identities.update(await self.models())
+            except ClientError:
+                identities.update(None)
+        return identities.of(name)
+
+    async def healthy(self) -> bool:
+        """Whether the server says that it is well. Never raises ClientError."""
+        try:
+            await self.ask_briefly(wire.HEALTH)
+        except ClientError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close the connections, and the cache if it was opened for this. Idempotent."""
+        if self._given is None:
+            await self._http.aclose()
+        self.connection.close()

@@ -1,0 +1,88 @@
+"""One request until it is answered: retries, fail-over, deadlines. A generator that yields what to do and is sent what
+came of it, so that the sync and the async client share every decision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from lemni.client.errors import ClientError, RequestTimeout
+from lemni.client.retries import Retries, Servers, elsewhere
+from lemni.client.statistics import Counters
+from lemni.client.wire.http import HttpReply, HttpRequest, status_error, url_of
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send it, and answer with an HttpReply or a ClientError (not raised)."""
+
+    request: HttpRequest
+    url: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait, and answer with None."""
+
+    seconds: float
+
+
+Conversation: TypeAlias = Generator[Send | Wait, HttpReply | ClientError | None, HttpReply]
+
+
+def converse(
+    request: HttpRequest,
+    servers: Servers,
+    retries: Retries,
+    counters: Counters,
+    *,
+    timeout_s: float,
+    deadline: float | None = None,
+) -> Conversation:
+    """Send a request until it succeeds, is refused for good, or time is up.
+
+    Args:
+        timeout_s: for one answer.
+        deadline: time.monotonic() at which everything is given up.
+
+    Returns:
+        A reply of status 200 to 299.
+
+    Raises:
+        ClientError: the last error.
+    """
+    tries = 1
+    tried: set[str] = set()
+    while True:
+        server = servers.choose(time.monotonic(), frozenset(tried))
+        left_s = timeout_s if deadline is None else min(timeout_s, deadline - time.monotonic())
+        if left_s <= 0:
+            raise RequestTimeout("the deadline has passed before the request could be sent", 0.0, connected=False)
+        url = url_of(server, request)
+        reply = yield Send(request, url, left_s)
+        counters.add(requests=1)
+        if isinstance(reply, HttpReply):
+            if 200 <= reply.status < 300:
+                servers.good(server)
+                return reply
+            error: ClientError = status_error(reply, url)
+        else:
+            assert reply is not None
+            error = reply
+        tried.add(server)
+        if elsewhere(error):
+            if error.status != 404:  # a model that is not there says nothing about the server
+                servers.failed(server, error, time.monotonic())
+            if len(tried) < len(servers.urls):
+                counters.add(retries=1)
+                continue
+        wait_s = retries.wait_s(tries, error)
+        if wait_s is None or (deadline is not None and time.monotonic() + wait_s >= deadline):
+            raise error
+        tries += 1
+        tried.clear()
+        counters.add(retries=1)
+        yield Wait(wait_s)

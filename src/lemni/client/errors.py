@@ -1,0 +1,160 @@
+"""What the client raises, in one small tree.
+
+    LemniError
+    ├── InvalidRequest          what the caller gave is wrong; nothing was sent
+    └── ClientError
+        ├── ConnectionFailed    no server answered: refused, reset, half an answer, name or certificate wrong
+        ├── RequestTimeout      no answer in time
+        ├── StatusError         the server refused: its status, its words
+        ├── BadAnswer           an answer that is not what the API promises: broken JSON, wrong counts, NaN
+        └── PartialFailure      some parts of a long list failed; the others are in `finished`
+
+All carry `item`, the index of the guilty input in the list that was given, where one is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lemni.errors import LemniError
+
+
+class ClientError(LemniError):
+    """Base of what goes wrong between the client and a server."""
+
+    code = "client_error"
+
+
+class ConnectionFailed(ClientError):
+    """No whole answer came."""
+
+    code = "connection_failed"
+    retryable = True
+
+
+class RequestTimeout(ClientError):
+    """No answer within the time that was allowed.
+
+    Attributes:
+        timeout_s: that time.
+        connected: whether the server had been reached, and may be working on it.
+    """
+
+    code = "timeout"
+
+    def __init__(self, message: str, timeout_s: float, *, connected: bool = True) -> None:
+        super().__init__(message)
+        self.timeout_s = timeout_s
+        self.connected = connected
+
+
+RETRYABLE_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+
+
+class StatusError(ClientError):
+    """The server answered with a status of 300 or more.
+
+    Attributes:
+        status: the HTTP status.
+        detail: the server's own message.
+        body: its answer, at most 64 KiB of it.
+        retry_after_s: what its `Retry-After` says.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int,
+        *,
+        detail: str,
+        body: bytes = b"",
+        code: str | None = None,
+        item: int | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, item=item, param=param, retry_after_s=retry_after_s)
+        self.status = status
+        self.detail = detail
+        self.body = body
+        self.code = code or f"http_{status}"
+        self.retryable = status in RETRYABLE_STATUSES
+
+
+class BadAnswer(ClientError):
+    """The answer came whole, but is not what was asked for."""
+
+    code = "bad_answer"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A part of a list that could not be done.
+
+    Attributes:
+        positions: indices of its inputs in the list that was given.
+        error: why.
+    """
+
+    positions: Sequence[int]
+    error: LemniError
+
+
+class PartialFailure(ClientError):
+    """Some parts of a long list failed.
+
+    Attributes:
+        finished: index of an input -> its answer, such as a vector (float32 [dimensions]).
+        failures: the parts that failed, in order; what was not tried any more has the error that ended it all.
+        total: how many inputs there were.
+    """
+
+    code = "partial_failure"
+
+    def __init__(self, finished: Mapping[int, Any], failures: list[Failure], total: int) -> None:
+        first = failures[0]
+        others = f" (and {len(failures) - 1} more parts)" if len(failures) > 1 else ""
+        super().__init__(
+            f"{total - len(finished)} of {total} inputs failed: {_span(first.positions)}: {first.error}{others}. "
+            f"The {len(finished)} finished ones are in `finished`",
+            item=first.error.item,
+        )
+        self.finished = finished
+        self.failures = failures
+        self.total = total
+
+    def placed(self, positions: Sequence[int], known: Mapping[int, Any], total: int) -> PartialFailure:
+        """The same for a list of `total` inputs, of which `positions` were asked for and `known` have an answer."""
+        finished = dict(known)
+        finished.update((positions[place], value) for place, value in self.finished.items())
+        failures = [
+            Failure([positions[place] for place in failure.positions], failure.error) for failure in self.failures
+        ]
+        return PartialFailure(finished, failures, total)
+
+    @property
+    def missing(self) -> list[int]:
+        """Indices of the inputs that have no answer, ascending: what to send again."""
+        return [index for index in range(self.total) if index not in self.finished]
+
+
+def _span(positions: Sequence[int]) -> str:
+    return f"input {positions[0]}" if len(positions) == 1 else f"inputs {positions[0]} to {positions[-1]}"
+
+
+def widened(total: int, error: Exception, positions: Sequence[int], known: Mapping[int, Any]) -> Exception:
+    """The error to raise for a list of `total` inputs when only `positions` of it were asked for."""
+    if isinstance(error, PartialFailure):
+        return error.placed(positions, known, total)
+    return moved(error, positions) if isinstance(error, ClientError) else error
+
+
+def moved(error: ClientError, positions: Sequence[int]) -> ClientError:
+    """The same error, of which `item` counts in `positions`, as one of the whole list."""
+    if error.item is not None and 0 <= error.item < len(positions) and positions[error.item] != error.item:
+        error.item = positions[error.item]
+        error.message = f"{error.message} [input {error.item} of the whole list]"
+        error.args = (error.message,)
+    return error

@@ -1,0 +1,118 @@
+"""Sends what a job or a conversation wants and waits where it says so, with threads. `async_session.py` is its twin."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import httpx
+
+from lemni.client import transport
+from lemni.client.connection import Connection
+from lemni.client.conversation import Send, Wait
+from lemni.client.errors import ClientError, widened
+from lemni.client.job import FORGIVEN, Job, Ledger, answer_part
+from lemni.client.progress import shown
+from lemni.client.wire import models as wire
+from lemni.client.wire.http import HttpReply, HttpRequest
+
+T = TypeVar("T")
+
+
+class Session:
+    """A connection at work. Thread-safe."""
+
+    def __init__(self, connection: Connection, http: httpx.Client | None = None) -> None:
+        self.connection = connection
+        self._given = http
+        self._http = http or transport.new_client()
+        self._threads = ThreadPoolExecutor(connection.concurrency, "lemni-client")
+        self._closed = threading.Event()
+
+    def answer(self, job: Job[T]) -> T:
+        """What the caller gets, from the cache as far as it has it."""
+        cache = self.connection.cache
+        if cache is None or job.identity is None or not job.items:
+            return self.compute(job)
+        keys = self.connection.keys(job, self.model(job.identity.get("model")))
+        rows = cache.through(
+            keys, lambda positions: self.compute(job.part(positions)), widen=functools.partial(widened, len(keys))
+        )
+        return job.join([rows])
+
+    def compute(self, job: Job[T]) -> T:
+        """Ask the server for all inputs of a job, several requests at once."""
+        parts = self.connection.parts(job)
+        talk = self.connection.talk(self.connection.deadline(job))
+        forgiven = FORGIVEN if len(parts) > 1 else 0  # of a short list the caller gets the error itself
+        with shown(job.progress, len(job.items)) as on_progress:
+            ledger = Ledger(parts, len(job.items), on_progress)
+
+            def ask(part: range) -> None:
+                if ledger.last is None:
+                    ledger.record(self.run(answer_part(job, part, talk, self.connection.counters, forgiven)))
+
+            if len(parts) == 1:
+                ask(parts[0])
+            else:
+                waiting = [self._threads.submit(ask, part) for part in parts]
+                try:
+                    for future in waiting:
+                        future.result()
+                finally:
+                    for future in waiting:
+                        future.cancel()
+        return ledger.result(job)
+
+    def run(self, conversation: Generator[Send | Wait, HttpReply | ClientError | None, T]) -> T:
+        """Do what a conversation says until it has its result."""
+        outcome: HttpReply | ClientError | None = None
+        try:
+            step = next(conversation)
+            while True:
+                if isinstance(step, Wait):
+                    self._closed.wait(step.seconds)
+                    outcome = None
+                else:
+                    outcome = transport.exchange(self._http, step, self.connection.headers)
+                step = conversation.send(outcome)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def ask_briefly(self, request: HttpRequest) -> HttpReply:
+        """A request about the server itself. Raises ClientError."""
+        return self.run(self.connection.ask_briefly(request))
+
+    def models(self) -> list[wire.Model]:
+        """The models that the server has. Raises ClientError."""
+        return wire.read_models(self.ask_briefly(wire.REQUEST))
+
+    def model(self, name: str | None) -> wire.Model | None:
+        """What the server says about a model; asked for again every few minutes."""
+        identities = self.connection.identities
+        if identities.stale:
+            try:
+                identities.update(self.models())
+            except ClientError:
+                identities.update(None)
+        return identities.of(name)
+
+    def healthy(self) -> bool:
+        """Whether the server says that it is well. Never raises ClientError."""
+        try:
+            self.ask_briefly(wire.HEALTH)
+        except ClientError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connections, and the cache if it was opened for this. Idempotent."""
+        self._closed.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._given is None:
+            self._http.close()
+        self.connection.close()
