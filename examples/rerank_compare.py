@@ -15,13 +15,12 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 import httpx
 import numpy as np
 
 import lemni
+from lemni.client.errors import StatusError
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_MODEL = "text-embedding-3-small"
@@ -101,8 +100,8 @@ def main() -> None:
     options = parser(os.environ).parse_args()
     try:
         with ExitStack() as stack:
-            compare(served(options, os.environ) if options.endpoint else in_process(options, stack))
-    except (lemni.LemniError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            compare(served(options, os.environ, stack) if options.endpoint else in_process(options, stack))
+    except (lemni.LemniError, httpx.HTTPError) as error:
         sys.exit(f"rerank_compare: {error}")
 
 
@@ -142,6 +141,7 @@ def show(case: Case, ranking: Ranking) -> None:
 
 def cosines(vectors: np.ndarray) -> Ranking:
     """Cosine of the first of [1 + documents, dimensions] with each of the others."""
+    vectors = vectors.astype(np.float64)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return list(enumerate((unit[1:] @ unit[0]).tolist()))
 
@@ -149,58 +149,52 @@ def cosines(vectors: np.ndarray) -> Ranking:
 # Models behind a URL
 
 
-def served(options: argparse.Namespace, environment: Mapping[str, str]) -> Models:
-    """An endpoint without a path is the base URL of a server, as other clients keep it in INFINITY_URL."""
-    endpoint = options.endpoint
-    if urlsplit(endpoint).path in ("", "/"):
-        endpoint = urljoin(endpoint, "/rerank")
+def served(options: argparse.Namespace, environment: Mapping[str, str], stack: ExitStack) -> Models:
+    """An endpoint without /rerank is the URL of a server, as other clients keep it in INFINITY_URL."""
+
+    def client(url: str, model: str | None, key: str | None) -> lemni.Client:
+        # A key of Lemni's own, in LEMNI_API_KEY, is not for other servers.
+        made = lemni.Client(url, model=model, api_key=key or "", encoding="float", retries=0)
+        return stack.enter_context(made)
+
+    url = options.endpoint.rstrip("/").removesuffix("/rerank")
+    reranker = client(url, options.model, options.api_key)
     key = environment.get("OPENAI_API_KEY")
-    base = environment.get("OPENAI_BASE_URL") or (OPENAI if key else None)
-    if base == OPENAI:
+    openai = environment.get("OPENAI_BASE_URL") or (OPENAI if key else None)
+    if openai == OPENAI:
         print(f"Texts are sent to {OPENAI}: OPENAI_API_KEY is set, OPENAI_BASE_URL names no other.", file=sys.stderr)
-    url = f"{base.rstrip('/')}/embeddings" if base else urljoin(endpoint, "embeddings")
-    key = key if base else options.api_key
-    # A server of one's own knows what its embedding model is.
-    model = options.embedding_model or (OPENAI_MODEL if base else None)
-    name = model or embed(url, model, key, [CASES[0].query])[0]
+    model = options.embedding_model or (OPENAI_MODEL if openai else embedding_model_of(reranker))
+    embedder = client(openai, model, key) if openai else client(url, model, options.api_key)
     return Models(
-        endpoint,
-        name,
+        f"{url}/rerank",
+        model or "the server's own",
         KINDS["score"],
-        lambda query, documents: cosines(embed(url, model, key, [query, *documents])[1]),
-        lambda query, documents: rerank(endpoint, options.model, options.api_key, query, documents),
+        lambda query, documents: cosines(embedder.embed([query, *documents])),
+        lambda query, documents: rerank(reranker, options.api_key, query, documents),
     )
 
 
-def embed(url: str, model: str | None, key: str | None, texts: list[str]) -> tuple[str, np.ndarray]:
-    """The model's name as the server says it, and float64 [texts, dimensions]."""
-    answer = checked(post(url, {"input": texts} | ({"model": model} if model else {}), key), "data")
-    rows = sorted(answer["data"], key=lambda row: row["index"])
-    return answer.get("model", "unnamed"), np.array([row["embedding"] for row in rows])
+def embedding_model_of(client: lemni.Client) -> str | None:
+    """The first that the server lists, or None if it does not say what its models do."""
+    try:
+        return next((model.id for model in client.models() if "embed" in model.capabilities), None)
+    except StatusError as error:
+        if error.status != 404:
+            raise
+        return None
 
 
-def rerank(endpoint: str, model: str | None, key: str | None, query: str, documents: tuple[str, ...]) -> Ranking:
-    response = post(endpoint, {"query": query, "documents": documents} | ({"model": model} if model else {}), key)
-    if response.status_code == 422 and "texts" in response.text:  # TEI's own name of the documents
-        response = post(endpoint, {"query": query, "texts": documents}, key)
-    answer = checked(response, "results")
-    if isinstance(answer, list):  # TEI
-        return [(found["index"], found["score"]) for found in answer]
-    return [(found["index"], found["relevance_score"]) for found in answer["results"]]
-
-
-def post(url: str, body: dict[str, Any], key: str | None) -> httpx.Response:
-    return httpx.post(url, json=body, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=30)
-
-
-def checked(response: httpx.Response, field: str) -> Any:
-    """The answer's JSON: an object with the field, or an array. Raises ValueError with the body of any other answer."""
-    if response.status_code != 200:
-        raise ValueError(f"{response.url} answered with status {response.status_code}: {response.text[:1000]}")
-    answer = response.json()
-    if not isinstance(answer, list) and field not in answer:
-        raise ValueError(f"{response.url} answered without {field!r}: {response.text[:1000]}")
-    return answer
+def rerank(client: lemni.Client, key: str | None, query: str, documents: tuple[str, ...]) -> Ranking:
+    try:
+        return [(found.index, found.score) for found in client.rerank(query, documents)]
+    except StatusError as error:
+        if error.status != 422 or "`texts`" not in error.detail:
+            raise
+    # TEI wants `texts`, and answers with a bare array.
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    body = {"query": query, "texts": documents}
+    response = httpx.post(f"{client.base_url}/rerank", json=body, headers=headers, timeout=30).raise_for_status()
+    return [(found["index"], found["score"]) for found in response.json()]
 
 
 # Models in this process
