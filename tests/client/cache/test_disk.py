@@ -25,6 +25,9 @@ from lemni.client.cache.disk import DiskStore
 from lemni.client.cache.disk_rows import RowsOnly
 from lemni.errors import ConfigError
 
+# From 3.13 on Python says so when SQLite's connections end with their threads, as diskcache's do.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+
 A, B, C = (bytes([index]) * 32 for index in range(3))
 MIB = 2**20
 

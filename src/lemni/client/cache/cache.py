@@ -73,8 +73,26 @@ class _Wait:
     flight: Flight
 
 
+_Step: TypeAlias = _Look | _Compute | _Put | _Wait
 # What a step is answered with: _Look with the store's values, _Compute with the rows, the others with None.
-_Steps: TypeAlias = Generator[_Look | _Compute | _Put | _Wait, Any, list[NDArray[Any]]]
+_Steps: TypeAlias = Generator[_Step, Any, list[NDArray[Any]]]
+
+
+class _Patience:
+    """How long a call still waits for others."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._end = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def left(self) -> float | None:
+        """Seconds; None without a limit."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def error(self) -> RequestTimeout:
+        """What is raised at the end of it."""
+        waited = self._timeout_s or 0.0
+        return RequestTimeout(f"another call computes the same input, and took longer than {waited:g} s", waited)
 
 
 class EmbeddingCache:
@@ -120,30 +138,19 @@ class EmbeddingCache:
             ValueError: `compute` gave another number of arrays.
             InvalidRequest: `compute` gave an array that cannot be kept.
         """
-        end = None if timeout_s is None else time.monotonic() + timeout_s
+        patience = _Patience(timeout_s)
         steps = self._steps(keys, blocking=True, widen=widen)
-        answer: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                step = steps.throw(error) if error is not None else steps.send(answer)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            answer = error = None
-            try:
-                if isinstance(step, _Look):
-                    answer = self.store.get_many(step.keys)
-                elif isinstance(step, _Compute):
-                    answer = compute(step.positions)
-                elif isinstance(step, _Put):
-                    self.store.set_many(step.items)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = self._do(step, compute, patience)
+                except BaseException as error:
+                    step = steps.throw(error)
                 else:
-                    try:
-                        step.flight.landed.result(_left(end))
-                    except FutureTimeout:
-                        raise _waited_too_long(timeout_s) from None
-            except BaseException as raised:
-                error = raised
+                    step = steps.send(answer)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
     async def athrough(
         self,
@@ -154,31 +161,45 @@ class EmbeddingCache:
         widen: Widen | None = None,
     ) -> list[NDArray[Any]]:
         """`through` for asyncio."""
-        end = None if timeout_s is None else time.monotonic() + timeout_s
+        patience = _Patience(timeout_s)
         steps = self._steps(keys, blocking=False, widen=widen)
-        answer: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                step = steps.throw(error) if error is not None else steps.send(answer)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            answer = error = None
-            try:
-                if isinstance(step, _Look):
-                    answer = await self._ask(self.store.get_many, step.keys)
-                elif isinstance(step, _Compute):
-                    answer = await compute(step.positions)
-                elif isinstance(step, _Put):
-                    await self._ask(self.store.set_many, step.items)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = await self._ado(step, compute, patience)
+                except BaseException as error:
+                    step = steps.throw(error)
                 else:
-                    landed = asyncio.wrap_future(step.flight.landed)
-                    done_now, _ = await asyncio.wait([landed], timeout=_left(end))
-                    if not done_now:
-                        landed.cancel()
-                        raise _waited_too_long(timeout_s)
-            except BaseException as raised:
-                error = raised
+                    step = steps.send(answer)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+    def _do(self, step: _Step, compute: Callable[[list[int]], Rows], patience: _Patience) -> Any:
+        if isinstance(step, _Look):
+            return self.store.get_many(step.keys)
+        if isinstance(step, _Compute):
+            return compute(step.positions)
+        if isinstance(step, _Put):
+            return self.store.set_many(step.items)
+        try:
+            return step.flight.landed.result(patience.left())
+        except FutureTimeout:
+            raise patience.error() from None
+
+    async def _ado(self, step: _Step, compute: Callable[[list[int]], Awaitable[Rows]], patience: _Patience) -> Any:
+        if isinstance(step, _Look):
+            return await self._ask(self.store.get_many, step.keys)
+        if isinstance(step, _Compute):
+            return await compute(step.positions)
+        if isinstance(step, _Put):
+            return await self._ask(self.store.set_many, step.items)
+        if step.flight.landed.done():  # of which the event loop would hear a little later
+            return None
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(step.flight.landed), patience.left())
+        except asyncio.TimeoutError:
+            raise patience.error() from None
 
     async def _ask(self, method: Callable[[Any], Any], argument: object) -> Any:
         return await asyncio.to_thread(method, argument) if self.store.blocking else method(argument)
@@ -227,7 +248,10 @@ class EmbeddingCache:
                     raise
                 arrays.update(_read(values))
                 known = {position: arrays[key] for key in arrays for position in positions[key]}
-                raise widen(error, asked, known) from error
+                wider = widen(error, asked, known)
+                if wider is error:
+                    raise
+                raise wider from error
             own.land(values)
             arrays.update(_read(values))
             yield from self._put(values)
@@ -289,12 +313,3 @@ def _in_order(positions: dict[bytes, list[int]], arrays: dict[bytes, NDArray[Any
         for place in others:
             ordered[place] = arrays[key].copy()
     return ordered
-
-
-def _left(end: float | None) -> float | None:
-    return None if end is None else max(0.0, end - time.monotonic())
-
-
-def _waited_too_long(timeout_s: float | None) -> RequestTimeout:
-    assert timeout_s is not None
-    return RequestTimeout(f"another call computes the same input, and took longer than {timeout_s:g} s", timeout_s)

@@ -80,6 +80,7 @@ class DiskStore:
                 size_limit=self._max_bytes,
                 cull_limit=0,  # see set_many
                 statistics=0,
+                sqlite_cache_size=1024,  # pages; each thread has a connection with a cache of its own
             )
         except (*self._errors, TypeError, ValueError) as error:
             raise ConfigError(
@@ -129,7 +130,7 @@ class DiskStore:
             result = action()
         except self._errors as error:
             if not self._failing:
-                log.warning("%s the cache in %s fails: %s", doing, self._folder, error or type(error).__name__)
+                log.warning("%s the cache in %s fails: %s", doing, self._folder, str(error) or type(error).__name__)
             self._failing = True
             return otherwise
         self._failing = False

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from lemni.client.cache.stores import DAY_S, Usage, check_limits
@@ -99,7 +100,7 @@ class RedisStore:
             b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^-" else bytes([byte]) for byte in self._prefix) + b"*"
         )
         try:
-            for chunk in _chunks(list(self._redis.scan_iter(match=pattern, count=1000))):
+            for chunk in _chunks(self._redis.scan_iter(match=pattern, count=1000)):
                 self._redis.unlink(*chunk)
         except self._errors as error:
             raise Unavailable(f"the cache in {self} cannot be cleared: {error}") from error
@@ -165,6 +166,7 @@ def _connect(url: str, timeout_s: float) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
