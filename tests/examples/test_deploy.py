@@ -42,12 +42,13 @@ def test_deploy(script: str, cross_encoder: Path, expected: dict[str, Printed]) 
 
 
 def test_defaults(tmp_path: Path) -> None:
+    """The model is not there, or the port is taken: either way the server ends at once."""
     command = [sys.executable, str(EXAMPLES / "deploy_infinity.py"), "--offline"]
     environment = os.environ | {"HF_HOME": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout == "lemni serve BAAI/bge-reranker-v2-m3 --port 7997 --host 0.0.0.0 --device auto --offline\n"
     assert done.returncode == 2
-    assert "'BAAI/bge-reranker-v2-m3' was not found" in done.stderr
+    assert done.stderr.startswith("lemni: error: ")
 
 
 def _healthy(url: str) -> bool:
