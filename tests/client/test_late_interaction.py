@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers.util import maxsim as reference_maxsim
 
-from lemni.client.late_interaction import maxsim, pack, quantize, top_k
+from lemni.client.late_interaction import MultiVectors, maxsim, pack, quantize, top_k
 from lemni.errors import InvalidRequest
 
 Vectors = NDArray[np.float32]
@@ -115,8 +115,14 @@ def test_packed_is_the_same() -> None:
     np.testing.assert_array_equal(maxsim(pack(QUERIES), packed), expected)
     np.testing.assert_allclose(maxsim(QUERIES, packed[2:5]), expected[:, 2:5], rtol=1e-5)
     assert maxsim(QUERIES, packed[5:2]).shape == (4, 0)
+    assert [len(rows) for rows in packed] == packed.lengths.tolist()
+    np.testing.assert_array_equal(packed[-3], DOCUMENTS[-3])
+    np.testing.assert_array_equal(pack(packed[2:]).vectors, packed[2:].decode(0, 385))
     with pytest.raises(InvalidRequest, match="steps of 1"):
         packed[::2]
+    for lengths in ([390], [392, -1], [[391]]):
+        with pytest.raises(InvalidRequest, match="lengths must be whole numbers from 0 that sum to the 391 rows"):
+            MultiVectors(packed.vectors, lengths)
 
 
 def test_other_numbers_are_taken_as_float32() -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lemni.client.late_interaction.packed import MultiVector, MultiVectors, PackedMultiVectors, Vectors, pack
+from lemni.client.late_interaction.packed import MultiVector, PackedMultiVectors, Vectors, pack
 from lemni.errors import InvalidRequest
 
 _CODED_AT_ONCE = 16384
@@ -28,7 +28,7 @@ class Int8MultiVectors(PackedMultiVectors):
     """
 
     def __init__(self, codes: NDArray[np.int8], scales: NDArray[np.float32], lengths: ArrayLike) -> None:
-        super().__init__(lengths, codes.shape[1])
+        super().__init__(lengths, *codes.shape)
         self.codes = codes
         self.scales = scales
 
@@ -52,7 +52,7 @@ class BinaryMultiVectors(PackedMultiVectors):
     """
 
     def __init__(self, codes: NDArray[np.uint8], dim: int, lengths: ArrayLike) -> None:
-        super().__init__(lengths, dim)
+        super().__init__(lengths, len(codes), dim)
         self.codes = codes
 
     @property
@@ -72,7 +72,7 @@ class BinaryMultiVectors(PackedMultiVectors):
 
 
 def quantize(
-    multi_vectors: Seq[MultiVector] | MultiVector | MultiVectors, precision: Literal["int8", "binary"]
+    multi_vectors: Seq[MultiVector] | MultiVector | PackedMultiVectors, precision: Literal["int8", "binary"]
 ) -> Int8MultiVectors | BinaryMultiVectors:
     """Codes of documents, for `maxsim` and `top_k` as they are; queries stay float.
 
@@ -89,7 +89,7 @@ def quantize(
     """
     if precision not in ("int8", "binary"):
         raise InvalidRequest(f'precision is {precision!r}; it must be "int8" or "binary"', param="precision")
-    packed = multi_vectors if isinstance(multi_vectors, MultiVectors) else pack(multi_vectors)
+    packed = multi_vectors if isinstance(multi_vectors, PackedMultiVectors) else pack(multi_vectors)
     starts = range(0, packed.tokens, _CODED_AT_ONCE)
     parts = [packed.decode(start, min(start + _CODED_AT_ONCE, packed.tokens)) for start in starts]
     if precision == "binary":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,21 +22,32 @@ MultiVector: TypeAlias = ArrayLike
 
 
 class PackedMultiVectors(ABC):
-    """Multi-vectors end to end. A slice of it is a view; it is not changed after it was made.
+    """Multi-vectors end to end, not changed after they were made. A slice is a view, an item is float32 [tokens, dim].
 
     Attributes:
         dim: length of a token's vector; 0 if there is no token.
         starts: int64 [items + 1], the row where each item begins, and the number of rows.
     """
 
-    def __init__(self, lengths: ArrayLike, dim: int) -> None:
+    def __init__(self, lengths: ArrayLike, rows: int, dim: int) -> None:
+        """`rows`: of all items, to check that `lengths` are theirs."""
+        counts = np.asarray(lengths, dtype=np.int64)
+        if counts.ndim != 1 or (counts < 0).any() or counts.sum() != rows:
+            raise InvalidRequest(f"lengths must be whole numbers from 0 that sum to the {rows} rows", param="lengths")
         self.dim = dim
-        self.starts: NDArray[np.int64] = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        self.starts: NDArray[np.int64] = np.concatenate(([0], np.cumsum(counts)))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, chosen: slice) -> PackedMultiVectors:
+    @overload
+    def __getitem__(self, chosen: int) -> Vectors: ...
+    @overload
+    def __getitem__(self, chosen: slice) -> PackedMultiVectors: ...
+    def __getitem__(self, chosen: int | slice) -> Vectors | PackedMultiVectors:
+        if not isinstance(chosen, slice):
+            place = range(len(self))[chosen]
+            return self.decode(int(self.starts[place]), int(self.starts[place + 1]))
         first, last, step = chosen.indices(len(self))
         if step != 1:
             raise InvalidRequest(f"multi-vectors are sliced in steps of 1, not of {step}")
@@ -78,7 +89,7 @@ class MultiVectors(PackedMultiVectors):
     """
 
     def __init__(self, vectors: Vectors, lengths: ArrayLike) -> None:
-        super().__init__(lengths, vectors.shape[1])
+        super().__init__(lengths, *vectors.shape)
         self.vectors = vectors
 
     @property
