@@ -29,9 +29,9 @@ def installed_mb() -> float:
 
 
 @contextmanager
-def served() -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process on a free port, and its address, as soon as it says that it is ready."""
-    command = [str(Path(sys.executable).with_name("lemni")), "serve", "--port", "0", "--device", "cpu"]
+    command = [str(Path(sys.executable).with_name("lemni")), "serve", "--port", "0", "--device", "cpu", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:
