@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -35,15 +36,19 @@ class AsyncSession:
         if cache is None or job.identity is None or not job.items:
             return await self.compute(job)
         keys = self.connection.keys(job, await self.model(job.identity.get("model")))
+        deadline = self.connection.deadline(job)
         rows = await cache.athrough(
-            keys, lambda positions: self.compute(job.part(positions)), widen=functools.partial(widened, len(keys))
+            keys,
+            lambda positions: self.compute(job.part(positions), deadline),
+            timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
+            widen=functools.partial(widened, len(keys)),
         )
         return job.join([rows])
 
-    async def compute(self, job: Job[T]) -> T:
-        """Ask the server for all inputs of a job, several requests at once."""
+    async def compute(self, job: Job[T], deadline: float | None = None) -> T:
+        """Ask the server for all inputs of a job, several requests at once; until `deadline`, or the job's own."""
         parts = self.connection.parts(job)
-        talk = self.connection.talk(self.connection.deadline(job))
+        talk = self.connection.talk(self.connection.deadline(job) if deadline is None else deadline)
         forgiven = FORGIVEN if len(parts) > 1 else 0  # of a short list the caller gets the error itself
         with shown(job.progress, len(job.items)) as on_progress:
             ledger = Ledger(parts, len(job.items), on_progress)
