@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RequestTimeout,
         StatusError,
     )
+    from lemni.client.late_interaction import maxsim, pack, pool_tokens, quantize, top_k
     from lemni.client.retries import Retries
 
 _HOMES = {
@@ -34,6 +35,11 @@ _HOMES = {
     "Retries": "lemni.client.retries",
     "StatusError": "lemni.client.errors",
     "open_cache": "lemni.client.cache",
+    "maxsim": "lemni.client.late_interaction",
+    "pack": "lemni.client.late_interaction",
+    "pool_tokens": "lemni.client.late_interaction",
+    "quantize": "lemni.client.late_interaction",
+    "top_k": "lemni.client.late_interaction",
 }
 
 __all__ = [
@@ -47,7 +53,12 @@ __all__ = [
     "RequestTimeout",
     "Retries",
     "StatusError",
+    "maxsim",
     "open_cache",
+    "pack",
+    "pool_tokens",
+    "quantize",
+    "top_k",
 ]
 
 
