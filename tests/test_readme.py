@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -34,11 +35,11 @@ def server(minilm: ModelFiles) -> Iterator[str]:
     model.close()
 
 
-def test_there_are_three_python_examples() -> None:
-    assert ["openai" in example for example in PYTHON] == [True, False, False]
+def test_there_are_four_python_examples() -> None:
+    assert ["openai" in example for example in PYTHON] == [True, False, False, False]
 
 
-@pytest.mark.parametrize("example", PYTHON, ids=["openai", "library", "rerank"])
+@pytest.mark.parametrize("example", PYTHON, ids=["openai", "library", "client", "rerank"])
 def test_python(example: str, server: str) -> None:
     promised = [line[2:] for line in example.splitlines() if re.match(r"# \d", line)]
     program = example.replace("http://localhost:7997", server)
@@ -61,4 +62,24 @@ def test_the_librarys_example(minilm: ModelFiles) -> None:
     page = (Path(__file__).parents[1] / "docs" / "library.md").read_text("utf-8")
     [example] = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True, timeout=120)
+    assert f"# {done.stdout}" == example.splitlines(keepends=True)[-1]
+
+
+CLIENT = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "client.md").read_text("utf-8"), flags=re.S
+)
+
+
+@pytest.mark.parametrize(
+    "example", [example for example in CLIENT if "\n# " in example], ids=["methods", "async", "long list", "cache"]
+)
+def test_the_clients_examples(example: str, server: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env={**os.environ, "LEMNI_URL": server},
+    )
     assert f"# {done.stdout}" == example.splitlines(keepends=True)[-1]
