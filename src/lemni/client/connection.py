@@ -90,9 +90,9 @@ class Connection:
 
         return start
 
-    def ask_briefly(self, request: HttpRequest) -> Conversation:
-        """A request about the server itself: sent once, answered within 5 s or not at all."""
-        return converse(request, self.servers, Retries(times=0), self.counters, timeout_s=min(self.timeout_s, _BRIEF_S))
+    def ask_briefly(self, request: HttpRequest, most_s: float = _BRIEF_S) -> Conversation:
+        """A request about the server itself: sent once, answered within `most_s` or not at all."""
+        return converse(request, self.servers, Retries(times=0), self.counters, timeout_s=min(self.timeout_s, most_s))
 
     def deadline(self, job: Job[Any]) -> float | None:
         """time.monotonic() at which the job is given up."""

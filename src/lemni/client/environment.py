@@ -21,16 +21,17 @@ class Environment:
                 return value
         return None
 
-    def number(self, *names: str) -> float | None:
-        """The same as a number over 0. Raises ConfigError that names the variable."""
+    def number(self, *names: str, zero: bool = False) -> float | None:
+        """The same as a number over 0, or 0 too. Raises ConfigError that names the variable."""
         for name in names:
             if (text := self.text(name)) is not None:
                 try:
                     value = float(text)
                 except ValueError:
                     value = float("nan")
-                if not 0 < value < float("inf"):
-                    raise ConfigError(f"the variable {name} is {text!r}; it must be a number over 0", param=name)
+                if not (0 < value < float("inf") or (zero and value == 0)):
+                    least = "0 or more" if zero else "over 0"
+                    raise ConfigError(f"the variable {name} is {text!r}; it must be a number {least}", param=name)
                 return value
         return None
 

@@ -2,29 +2,46 @@
 
     LemniError
     ├── InvalidRequest          what the caller gave is wrong; nothing was sent
+    │   └── InvalidArgument     the same, also a ValueError: what the providers of embeddings raise
     └── ClientError
         ├── ConnectionFailed    no server answered: refused, reset, half an answer, name or certificate wrong
         ├── RequestTimeout      no answer in time
         ├── StatusError         the server refused: its status, its words
         ├── BadAnswer           an answer that is not what the API promises: broken JSON, wrong counts, NaN
-        └── PartialFailure      some parts of a long list failed; the others are in `finished`
+        ├── PartialFailure      some parts of a long list failed; the others are in `finished`
+        └── EmbeddingGenerationError    any of these, as the providers of embeddings raise it; `__cause__` is the other
 
 All carry `item`, the index of the guilty input in the list that was given, where one is known.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from lemni.errors import LemniError
+from lemni.errors import InvalidRequest, LemniError
+
+ErrorT = TypeVar("ErrorT", bound=LemniError)
 
 
 class ClientError(LemniError):
-    """Base of what goes wrong between the client and a server."""
+    """Base of what goes wrong between the client and a server; by itself it says that the client is closed.
+
+    Errors can be pickled and copied, as processes that share work do.
+    """
 
     code = "client_error"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+class InvalidArgument(InvalidRequest, ValueError):
+    """An argument or an input that makes no sense; a ValueError too, as programs for faciliter-lib expect it."""
+
+    code = "invalid_argument"
 
 
 class ConnectionFailed(ClientError):
@@ -130,7 +147,8 @@ class PartialFailure(ClientError):
         finished = dict(known)
         finished.update((positions[place], value) for place, value in self.finished.items())
         failures = [
-            Failure([positions[place] for place in failure.positions], failure.error) for failure in self.failures
+            Failure([positions[place] for place in failure.positions], placed(failure.error, positions))
+            for failure in self.failures
         ]
         return PartialFailure(finished, failures, total)
 
@@ -138,6 +156,23 @@ class PartialFailure(ClientError):
     def missing(self) -> list[int]:
         """Indices of the inputs that have no answer, ascending: what to send again."""
         return [index for index in range(self.total) if index not in self.finished]
+
+
+class EmbeddingGenerationError(ClientError):
+    """What a provider of embeddings (`InfinityEmbeddingClient` ...) raises when it gets no vectors.
+
+    Its message says what to do about it. `__cause__` is the error that it stands for; `status`, `code`, `item`,
+    `retryable` and `retry_after_s` are those of the cause.
+    """
+
+    code = "embedding_generation_error"
+
+    @classmethod
+    def of(cls, cause: LemniError, message: str) -> EmbeddingGenerationError:
+        """The error to raise from `cause`."""
+        error = cls(message, item=cause.item, param=cause.param, retry_after_s=cause.retry_after_s)
+        error.status, error.code, error.retryable = cause.status, cause.code, cause.retryable
+        return error
 
 
 def _span(positions: Sequence[int]) -> str:
@@ -148,13 +183,32 @@ def widened(total: int, error: Exception, positions: Sequence[int], known: Mappi
     """The error to raise for a list of `total` inputs when only `positions` of it were asked for."""
     if isinstance(error, PartialFailure):
         return error.placed(positions, known, total)
-    return moved(error, positions) if isinstance(error, ClientError) else error
+    return placed(error, positions) if isinstance(error, ClientError) else error
 
 
-def moved(error: ClientError, positions: Sequence[int]) -> ClientError:
-    """The same error, of which `item` counts in `positions`, as one of the whole list."""
-    if error.item is not None and 0 <= error.item < len(positions) and positions[error.item] != error.item:
-        error.item = positions[error.item]
-        error.message = f"{error.message} [input {error.item} of the whole list]"
-        error.args = (error.message,)
+def placed(error: ErrorT, positions: Sequence[int]) -> ErrorT:
+    """The same error, of which `item` counts in `positions`, as one of the whole list. A copy: several parts may have
+    failed for the one that was given."""
+    if error.item is None or not 0 <= error.item < len(positions) or positions[error.item] == error.item:
+        return error
+    moved = copy.copy(error)
+    moved.item = positions[error.item]
+    words = error.message.removesuffix(_whole(error.item))
+    return reworded(moved, words + _whole(moved.item))
+
+
+def reworded(error: ErrorT, message: str) -> ErrorT:
+    """The error itself, with another message."""
+    error.message = message
+    error.args = (message,)
+    return error
+
+
+def _whole(item: int) -> str:
+    return f" [input {item} of the whole list]"
+
+
+def _rebuilt(kind: type[ClientError], args: tuple[Any, ...], fields: dict[str, Any]) -> ClientError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
     return error
