@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RequestTimeout,
         StatusError,
     )
+    from lemni.client.infinity import InfinityEmbeddings
     from lemni.client.late_interaction import maxsim, pack, pool_tokens, quantize, top_k
     from lemni.client.retries import Retries
 
@@ -30,6 +31,7 @@ _HOMES = {
     "ClientError": "lemni.client.errors",
     "ConnectionFailed": "lemni.client.errors",
     "EmbeddingCache": "lemni.client.cache",
+    "InfinityEmbeddings": "lemni.client.infinity",
     "PartialFailure": "lemni.client.errors",
     "RequestTimeout": "lemni.client.errors",
     "Retries": "lemni.client.retries",
@@ -49,6 +51,7 @@ __all__ = [
     "ClientError",
     "ConnectionFailed",
     "EmbeddingCache",
+    "InfinityEmbeddings",
     "PartialFailure",
     "RequestTimeout",
     "Retries",
