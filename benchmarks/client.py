@@ -1,7 +1,7 @@
-"""What lemni's client costs beside others on one server with a model that costs next to nothing: CPU time and wall time.
+"""What lemni's client costs beside others, on one server with a model that costs next to nothing: CPU and wall time.
 
-The clients run in environments of their own, those of `make test`; each stays open, and they take turns. CPU seconds are
-the client process's own, all threads, so neither the server nor the other clients count.
+The clients run in environments of their own, those of `make test`; each stays open, and they take turns. CPU seconds
+are the client process's own, all threads, so neither the server nor the other clients count.
 """
 
 from __future__ import annotations

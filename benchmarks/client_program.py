@@ -4,7 +4,6 @@ on stdout says what it took. Knows only the standard library, numpy and the clie
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import resource
 import sys
@@ -156,10 +155,8 @@ def main() -> None:
         order = json.loads(line)
         texts, size, alone = order["texts"], order["size"], order["alone"]
         used, start = cpu_s(), time.perf_counter()
-        if alone:  # a call for each text, one after the other
-            found = list(itertools.chain.from_iterable(embed([text], 1) for text in texts))
-        else:
-            found = embed(texts, size)
+        # Alone: a call for each text, one after the other.
+        found = [row for text in texts for row in embed([text], 1)] if alone else embed(texts, size)
         wall, as_given = time.perf_counter() - start, cpu_s() - used
         vectors = np.asarray(found, np.float32)
         as_matrix = cpu_s() - used

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 import httpx
 
-from lemni.client import transport
 from lemni.client.connection import Connection
 from lemni.client.conversation import Send, Wait
 from lemni.client.errors import ClientError, widened
 from lemni.client.job import FORGIVEN, Job, Ledger, answer_part
 from lemni.client.progress import shown
+from lemni.client.transport import AsyncTransport
 from lemni.client.wire import models as wire
 from lemni.client.wire.http import HttpReply, HttpRequest
 
@@ -27,8 +27,7 @@ class AsyncSession:
 
     def __init__(self, connection: Connection, http: httpx.AsyncClient | None = None) -> None:
         self.connection = connection
-        self._given = http
-        self._http = http or transport.new_async_client()
+        self._transport = AsyncTransport(connection.headers, http)
 
     async def answer(self, job: Job[T]) -> T:
         """What the caller gets, from the cache as far as it has it."""
@@ -60,13 +59,10 @@ class AsyncSession:
                         break
                     ledger.record(await self.run(answer_part(job, part, talk, self.connection.counters, forgiven)))
 
-            workers = [asyncio.ensure_future(ask()) for _ in range(min(self.connection.concurrency, len(parts)))]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+            if len(parts) == 1:
+                await ask()
+            else:
+                await _all(ask, min(self.connection.concurrency, len(parts)))
         return ledger.result(job)
 
     async def run(self, conversation: Generator[Send | Wait, HttpReply | ClientError | None, T]) -> T:
@@ -79,7 +75,7 @@ class AsyncSession:
                     await asyncio.sleep(step.seconds)
                     outcome = None
                 else:
-                    outcome = await transport.aexchange(self._http, step, self.connection.headers)
+                    outcome = await self._transport.exchange(step)
                 step = conversation.send(outcome)
         except StopIteration as end:
             result: T = end.value
@@ -115,6 +111,16 @@ class AsyncSession:
 
     async def close(self) -> None:
         """Close the connections, and the cache if it was opened for this. Idempotent."""
-        if self._given is None:
-            await self._http.aclose()
+        await self._transport.close()
         self.connection.close()
+
+
+async def _all(work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+    """Run so many at once; when one fails, the others are ended."""
+    workers = [asyncio.ensure_future(work()) for _ in range(count)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)

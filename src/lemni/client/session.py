@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import httpx
 
-from lemni.client import transport
 from lemni.client.connection import Connection
 from lemni.client.conversation import Send, Wait
 from lemni.client.errors import ClientError, widened
 from lemni.client.job import FORGIVEN, Job, Ledger, answer_part
 from lemni.client.progress import shown
+from lemni.client.transport import Transport
 from lemni.client.wire import models as wire
 from lemni.client.wire.http import HttpReply, HttpRequest
 
@@ -28,8 +28,7 @@ class Session:
 
     def __init__(self, connection: Connection, http: httpx.Client | None = None) -> None:
         self.connection = connection
-        self._given = http
-        self._http = http or transport.new_client()
+        self._transport = Transport(connection.headers, http)
         self._threads = ThreadPoolExecutor(connection.concurrency, "lemni-client")
         self._closed = threading.Event()
 
@@ -82,7 +81,7 @@ class Session:
                     self._closed.wait(step.seconds)
                     outcome = None
                 else:
-                    outcome = transport.exchange(self._http, step, self.connection.headers)
+                    outcome = self._transport.exchange(step)
                 step = conversation.send(outcome)
         except StopIteration as end:
             result: T = end.value
@@ -118,6 +117,5 @@ class Session:
         """Close the connections, and the cache if it was opened for this. Idempotent."""
         self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._given is None:
-            self._http.close()
+        self._transport.close()
         self.connection.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,15 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._now = Statistics()
+        self._now = dataclasses.asdict(Statistics())
 
     def add(self, **more: int) -> None:
         """Add to fields of Statistics."""
         with self._lock:
-            self._now = replace(self._now, **{name: getattr(self._now, name) + by for name, by in more.items()})
+            for name, by in more.items():
+                self._now[name] += by
 
     def read(self) -> Statistics:
         """The totals."""
-        return self._now
+        with self._lock:
+            return Statistics(**self._now)

@@ -1,99 +1,140 @@
-"""Sends one request with httpx, sync or async, and turns what can go wrong into the client's errors."""
+"""Sends one request, sync or async, and turns what can go wrong into the client's errors.
+
+Requests go straight to the server (`direct.py`). Through httpx go those that need more: a proxy of the environment, a
+password in the URL, or a client that was given.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
 
 from lemni.client.conversation import Send
-from lemni.client.errors import BadAnswer, ClientError, ConnectionFailed, RequestTimeout
-from lemni.client.wire.http import JSON, HttpReply
-from lemni.errors import InvalidRequest
+from lemni.client.direct import LONGEST_IDLE_S, MOST_IDLE, MOST_IN_USE, AsyncDirect, Direct
+from lemni.client.errors import ClientError
+from lemni.client.failures import FAILURES, failed, late
+from lemni.client.wire.http import HttpReply
+from lemni.client.wire.http1 import request_headers
 
-# Below uvicorn's 5 s: a connection that the server is about to close is not used.
-_LIMITS = httpx.Limits(max_connections=128, max_keepalive_connections=32, keepalive_expiry=4.0)
-
-
-def new_client() -> httpx.Client:
-    """A pool of connections."""
-    return httpx.Client(limits=_LIMITS)
+_LIMITS = httpx.Limits(
+    max_connections=MOST_IN_USE, max_keepalive_connections=MOST_IDLE, keepalive_expiry=LONGEST_IDLE_S
+)
 
 
-def new_async_client() -> httpx.AsyncClient:
-    """The same for async code."""
-    return httpx.AsyncClient(limits=_LIMITS)
+class Transport:
+    """A client's connections. Thread-safe."""
 
+    def __init__(self, headers: Mapping[str, str], http: httpx.Client | None = None) -> None:
+        """
+        Args:
+            headers: of all requests.
+            http: sends everything, and is not closed here.
+        """
+        self._headers = headers
+        self._given = http
+        self._direct = Direct(headers) if http is None and not _has_proxies() else None
 
-def exchange(http: httpx.Client, send: Send, headers: dict[str, str]) -> HttpReply | ClientError:
-    """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
-    deadline = time.monotonic() + send.timeout_s
-    try:
-        request = _request(http, send, headers)
-        response = http.send(request, stream=True)
+    def exchange(self, send: Send) -> HttpReply | ClientError:
+        """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
+        if self._direct is not None and _is_plain(send.url):
+            return self._direct.exchange(send)
+        deadline = time.monotonic() + send.timeout_s
         try:
-            chunks = []
-            for chunk in response.iter_bytes():
-                chunks.append(chunk)
-                if time.monotonic() > deadline:  # httpx's own timeout begins anew with every byte
-                    return _late(send)
-        finally:
-            response.close()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return _named(error, send)
-    return _reply(response, chunks)
-
-
-async def aexchange(http: httpx.AsyncClient, send: Send, headers: dict[str, str]) -> HttpReply | ClientError:
-    """`exchange` for async code."""
-
-    async def talk() -> HttpReply:
-        response = await http.send(_request(http, send, headers), stream=True)
-        try:
-            chunks = [chunk async for chunk in response.aiter_bytes()]
-        finally:
-            await response.aclose()
+            response = self._http.send(_request(self._http, send, self._headers), stream=True)
+            try:
+                chunks = []
+                for chunk in response.iter_bytes():
+                    chunks.append(chunk)
+                    if time.monotonic() > deadline:  # httpx's own timeout begins anew with every byte
+                        return late(send)
+            finally:
+                response.close()
+        except FAILURES as error:
+            return failed(error, send)
         return _reply(response, chunks)
 
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        if self._direct is not None:
+            self._direct.close()
+        if self._given is None and "_http" in self.__dict__:
+            self._http.close()
+
+    @functools.cached_property
+    def _http(self) -> httpx.Client:
+        return self._given or httpx.Client(limits=_LIMITS)
+
+
+class AsyncTransport:
+    """A client's connections on one event loop."""
+
+    def __init__(self, headers: Mapping[str, str], http: httpx.AsyncClient | None = None) -> None:
+        """
+        Args:
+            headers: of all requests.
+            http: sends everything, and is not closed here.
+        """
+        self._headers = headers
+        self._given = http
+        self._direct = AsyncDirect(headers) if http is None and not _has_proxies() else None
+
+    async def exchange(self, send: Send) -> HttpReply | ClientError:
+        """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
+        if self._direct is not None and _is_plain(send.url):
+            return await self._direct.exchange(send)
+
+        async def talk() -> HttpReply:
+            response = await self._http.send(_request(self._http, send, self._headers), stream=True)
+            try:
+                chunks = [chunk async for chunk in response.aiter_bytes()]
+            finally:
+                await response.aclose()
+            return _reply(response, chunks)
+
+        try:
+            return await asyncio.wait_for(talk(), send.timeout_s)
+        except (asyncio.TimeoutError, TimeoutError):
+            return late(send)
+        except FAILURES as error:
+            return failed(error, send)
+
+    async def close(self) -> None:
+        """Close the connections. Idempotent."""
+        if self._direct is not None:
+            await self._direct.close()
+        if self._given is None and "_http" in self.__dict__:
+            await self._http.aclose()
+
+    @functools.cached_property
+    def _http(self) -> httpx.AsyncClient:
+        return self._given or httpx.AsyncClient(limits=_LIMITS)
+
+
+def _has_proxies() -> bool:
+    # As httpx asks, but without its exceptions for some hosts: it knows them itself.
+    return any(getproxies().get(scheme) for scheme in ("http", "https", "all"))
+
+
+@functools.lru_cache(64)
+def _is_plain(url: str) -> bool:
     try:
-        return await asyncio.wait_for(talk(), send.timeout_s)
-    except (asyncio.TimeoutError, TimeoutError):
-        return _late(send)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return _named(error, send)
+        return urlsplit(url).username is None
+    except ValueError:
+        return False
 
 
-def _request(http: httpx.Client | httpx.AsyncClient, send: Send, headers: dict[str, str]) -> httpx.Request:
-    # Vectors do not shrink: decompressing them would be the client's dearest step.
-    own = {"accept": send.request.accept, "accept-encoding": "identity", **headers}
-    if send.request.body is not None:
-        own["content-type"] = JSON
-    return http.build_request(
-        send.request.method, send.url, content=send.request.body, headers=own, timeout=send.timeout_s
-    )
+def _request(http: httpx.Client | httpx.AsyncClient, send: Send, own: Mapping[str, str]) -> httpx.Request:
+    body = send.request.body
+    headers = request_headers(send.request.accept, body is not None, own)
+    return http.build_request(send.request.method, send.url, content=body, headers=headers, timeout=send.timeout_s)
 
 
 def _reply(response: httpx.Response, chunks: list[bytes]) -> HttpReply:
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     return HttpReply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
-
-
-def _late(send: Send) -> RequestTimeout:
-    return RequestTimeout(f"no answer from {send.url} within {send.timeout_s:g} s", send.timeout_s)
-
-
-def _named(error: httpx.HTTPError | httpx.InvalidURL, send: Send) -> ClientError:
-    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-        message = f"could not connect to {send.url} within {send.timeout_s:g} s"
-        return RequestTimeout(message, send.timeout_s, connected=False)
-    if isinstance(error, httpx.TimeoutException):
-        return _late(send)
-    if isinstance(error, httpx.DecodingError):
-        return BadAnswer(f"the answer of {send.url} cannot be decompressed: {error}")
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
-        raise InvalidRequest(f"{send.url!r} is no URL of a server: {error}", param="base_url") from error
-    words = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError):
-        return ConnectionFailed(f"cannot connect to {send.url}: {words}")
-    return ConnectionFailed(f"the connection to {send.url} broke: {words}")

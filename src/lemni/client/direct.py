@@ -1,0 +1,231 @@
+"""Requests straight to a server, sync and async, on kept connections: httpcore's streams and httptools' parser.
+
+A third of the CPU time that a call takes through httpx, whose parsing and bookkeeping are Python (`python -m benchmarks
+client`). `transport.py` calls it for what needs no proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import httpcore
+import httpx
+
+from lemni.client.conversation import Send
+from lemni.client.errors import ClientError
+from lemni.client.failures import FAILURES, failed
+from lemni.client.wire.http import HttpReply
+from lemni.client.wire.http1 import Opening, Reading, opening_of, request_headers
+
+MOST_IN_USE = 128
+MOST_IDLE = 32
+# Below uvicorn's 5 s: a connection that the server is about to close is not used.
+LONGEST_IDLE_S = 4.0
+CHUNK = 1 << 18  # bytes read at once
+OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+
+Origin = tuple[str, str, int]
+
+Stream = TypeVar("Stream", httpcore.NetworkStream, httpcore.AsyncNetworkStream)
+
+
+class Idle(Generic[Stream]):
+    """Connections that wait for the next request; the one that was used last goes first. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Origin, float, Stream]] = []
+        self._closed = False
+
+    def take(self, origin: Origin) -> tuple[Stream | None, list[Stream]]:
+        """A connection to `origin`, if there is a good one, and those that should be closed."""
+        oldest = time.monotonic() - LONGEST_IDLE_S
+        with self._lock:
+            stale = [stream for _, since, stream in self._waiting if since < oldest]
+            self._waiting = [entry for entry in self._waiting if entry[1] >= oldest]
+            for place in range(len(self._waiting) - 1, -1, -1):
+                if self._waiting[place][0] == origin:
+                    stream = self._waiting.pop(place)[2]
+                    # Before a request there is nothing to read but the end.
+                    if not stream.get_extra_info("is_readable"):
+                        return stream, stale
+                    stale.append(stream)
+        return None, stale
+
+    def give(self, origin: Origin, stream: Stream) -> bool:
+        """Keep a connection; False if it should be closed instead."""
+        with self._lock:
+            if self._closed or len(self._waiting) >= MOST_IDLE:
+                return False
+            self._waiting.append((origin, time.monotonic(), stream))
+            return True
+
+    def close(self) -> list[Stream]:
+        """Keep none any more. Returns those that are to be closed."""
+        with self._lock:
+            self._closed = True
+            streams = [stream for _, _, stream in self._waiting]
+            self._waiting = []
+            return streams
+
+
+class Openings:
+    """The openings of a client's requests, written once for each URL."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+        self._known = functools.lru_cache(64)(self._write)
+
+    def head(self, send: Send) -> Opening:
+        """The opening of this request. Raises httpx.InvalidURL."""
+        return self._known(send.url, send.request.accept, send.request.body is not None)
+
+    def _write(self, url: str, accept: str, has_body: bool) -> Opening:
+        return opening_of(url, "POST" if has_body else "GET", request_headers(accept, has_body, self._headers))
+
+
+class Direct:
+    """Connections for threads."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._openings = Openings(headers)
+        self._backend = httpcore.SyncBackend()
+        self._idle: Idle[httpcore.NetworkStream] = Idle()
+        self._free = threading.BoundedSemaphore(MOST_IN_USE)
+
+    def exchange(self, send: Send) -> HttpReply | ClientError:
+        """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
+        deadline = time.monotonic() + send.timeout_s
+        opening = self._openings.head(send)
+        reading = Reading()
+        stream = None
+        if not self._free.acquire(timeout=send.timeout_s):
+            return failed(httpcore.PoolTimeout(), send)
+        try:
+            stream = self._stream(opening.origin, deadline)
+            with contextlib.suppress(httpcore.WriteError):  # who refuses a body may answer before it is sent
+                stream.write(message(opening, send), left_s(deadline))
+            while not reading.whole:
+                reading.feed(stream.read(CHUNK, left_s(deadline)))
+            return reading.reply()
+        except FAILURES as error:
+            return failed(error, send)
+        finally:
+            if stream is not None and not (reading.reusable and self._idle.give(opening.origin, stream)):
+                stream.close()
+            self._free.release()
+
+    def close(self) -> None:
+        """Close what is idle now, and the others when they are done."""
+        for stream in self._idle.close():
+            stream.close()
+
+    def _stream(self, origin: Origin, deadline: float) -> httpcore.NetworkStream:
+        found, stale = self._idle.take(origin)
+        for stream in stale:
+            stream.close()
+        if found is not None:
+            return found
+        scheme, host, port = origin
+        stream = self._backend.connect_tcp(host, port, left_s(deadline), socket_options=OPTIONS)
+        if scheme == "https":
+            try:
+                return stream.start_tls(tls(), host, left_s(deadline))
+            except BaseException:
+                stream.close()
+                raise
+        return stream
+
+
+class AsyncDirect:
+    """Connections for one event loop. The twin of `Direct`."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._openings = Openings(headers)
+        self._backend = httpcore.AnyIOBackend()
+        self._idle: Idle[httpcore.AsyncNetworkStream] = Idle()
+        self._free = asyncio.Semaphore(MOST_IN_USE)
+
+    async def exchange(self, send: Send) -> HttpReply | ClientError:
+        """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
+        deadline = time.monotonic() + send.timeout_s
+        opening = self._openings.head(send)
+        reading = Reading()
+        stream = None
+        try:
+            await self._acquire(deadline)
+        except httpcore.PoolTimeout as error:
+            return failed(error, send)
+        try:
+            stream = await self._stream(opening.origin, deadline)
+            with contextlib.suppress(httpcore.WriteError):  # who refuses a body may answer before it is sent
+                await stream.write(message(opening, send), left_s(deadline))
+            while not reading.whole:
+                reading.feed(await stream.read(CHUNK, left_s(deadline)))
+            return reading.reply()
+        except FAILURES as error:
+            return failed(error, send)
+        finally:
+            self._free.release()
+            if stream is not None and not (reading.reusable and self._idle.give(opening.origin, stream)):
+                await stream.aclose()
+
+    async def close(self) -> None:
+        """Close what is idle now, and the others when they are done."""
+        for stream in self._idle.close():
+            await stream.aclose()
+
+    async def _acquire(self, deadline: float) -> None:
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            await asyncio.wait_for(self._free.acquire(), left_s(deadline))
+        except (asyncio.TimeoutError, TimeoutError) as error:
+            raise httpcore.PoolTimeout from error
+
+    async def _stream(self, origin: Origin, deadline: float) -> httpcore.AsyncNetworkStream:
+        found, stale = self._idle.take(origin)
+        for stream in stale:
+            await stream.aclose()
+        if found is not None:
+            return found
+        scheme, host, port = origin
+        stream = await self._backend.connect_tcp(host, port, left_s(deadline), socket_options=OPTIONS)
+        if scheme == "https":
+            try:
+                return await stream.start_tls(tls(), host, left_s(deadline))
+            except BaseException:
+                await stream.aclose()
+                raise
+        return stream
+
+
+@functools.cache
+def tls() -> ssl.SSLContext:
+    """What httpx trusts, `SSL_CERT_FILE` included."""
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def left_s(deadline: float) -> float:
+    """Seconds until time.monotonic() is `deadline`. Raises httpcore.ReadTimeout."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout
+    return left
+
+
+def message(opening: Opening, send: Send) -> bytes:
+    """The bytes of a request."""
+    body = send.request.body or b""
+    return b"%b%d\r\n\r\n%b" % (opening.head, len(body), body)

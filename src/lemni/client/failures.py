@@ -1,0 +1,44 @@
+"""What goes wrong on the way to a server and back, as the client's errors: exceptions of httpx and httpcore."""
+
+from __future__ import annotations
+
+import httpcore
+import httpx
+
+from lemni.client.conversation import Send
+from lemni.client.errors import BadAnswer, ClientError, ConnectionFailed, RequestTimeout
+from lemni.client.wire.http1 import BrokenReply
+from lemni.errors import InvalidRequest
+
+FAILURES = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    BrokenReply,
+)
+"""Exceptions that `failed` knows."""
+
+_UNCONNECTED = (httpx.ConnectTimeout, httpx.PoolTimeout, httpcore.ConnectTimeout, httpcore.PoolTimeout)
+
+
+def failed(error: Exception, send: Send) -> ClientError:
+    """What is returned of one of FAILURES. Raises InvalidRequest for a URL that is none."""
+    if isinstance(error, _UNCONNECTED):
+        message = f"could not connect to {send.url} within {send.timeout_s:g} s"
+        return RequestTimeout(message, send.timeout_s, connected=False)
+    if isinstance(error, httpx.TimeoutException | httpcore.TimeoutException):
+        return late(send)
+    if isinstance(error, httpx.DecodingError):
+        return BadAnswer(f"the answer of {send.url} cannot be decompressed: {error}")
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        raise InvalidRequest(f"{send.url!r} is no URL of a server: {error}", param="base_url") from error
+    words = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpcore.ConnectError):
+        return ConnectionFailed(f"cannot connect to {send.url}: {words}")
+    return ConnectionFailed(f"the connection to {send.url} broke: {words}")
+
+
+def late(send: Send) -> RequestTimeout:
+    """No answer in time."""
+    return RequestTimeout(f"no answer from {send.url} within {send.timeout_s:g} s", send.timeout_s)
