@@ -17,6 +17,7 @@ from lemni.engine import Engine
 from lemni.loading import load_model
 from lemni.server.app import create_app
 from tests.clients.genuine import infinity
+from tests.clients.zoo import Zoo, zoo_with
 from tests.server.live import listening, loaded, server_settings
 from tests.tasks.classifiers import load, save_classifier
 from tests.tiny_multimodal import save_clip
@@ -80,6 +81,13 @@ def open_server(tiny_engine: Engine) -> Iterator[str]:
     """Base URL of a server that wants no key and has the tiny models too."""
     with listening(create_app(loaded(tiny_engine), server_settings())) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def zoo(engine: Engine, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
+    """A server with models of every kind, and their references."""
+    with zoo_with(loaded(engine).models[0], MODEL, tiny, tmp_path_factory.mktemp("zoo")) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

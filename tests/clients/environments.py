@@ -9,12 +9,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 FOLDER = Path(sys.prefix) / "clients"
+SOURCE = str(Path(__file__).parents[2] / "src")
+"""For `PYTHONPATH`, where a program imports lemni: it is not installed in any of the environments."""
+
 # No client phones home: prices of models, telemetry.
 QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HAYSTACK_TELEMETRY_ENABLED": "False", "DO_NOT_TRACK": "1"}
 
@@ -27,11 +31,19 @@ def site_packages(name: str) -> Path:
     return found[0]
 
 
-def run(name: str, program: Path, arguments: dict[str, Any]) -> Any:
+def run(name: str, program: Path, arguments: dict[str, Any], **variables: str) -> Any:
     """Run a program in the environment of client `name`: JSON in by argument, JSON out by its last line."""
+    return json.loads(printed(name, ["python", str(program), json.dumps(arguments)], **variables).splitlines()[-1])
+
+
+def printed(name: str, command: Seq[str], **variables: str) -> str:
+    """What one of the environment's commands prints, with these environment variables."""
     site_packages(name)
-    command = [str(FOLDER / name / "bin" / "python"), str(program), json.dumps(arguments)]
+    folder = FOLDER / name / "bin"
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | QUIET
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120, check=False)
+    environ |= {"PATH": f"{folder}{os.pathsep}{environ['PATH']}", **variables}
+    done = subprocess.run(
+        [str(folder / command[0]), *command[1:]], capture_output=True, text=True, env=environ, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout

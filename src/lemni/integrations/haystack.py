@@ -23,7 +23,10 @@ _KEY = Secret.from_env_var("LEMNI_API_KEY", strict=False)
 
 
 class _Component:
-    """What the three have in common: the client, and to be written to YAML and read from it."""
+    """What the three have in common: the client, and to be written to YAML and read from it.
+
+    They call `__init__` by its name: `@component` makes a new class, of which `super()` knows nothing.
+    """
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class LemniTextEmbedder(_Component):
         async_client: lemni.AsyncClient | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(model, base_url, api_key, client, async_client, options)
+        _Component.__init__(self, model, base_url, api_key, client, async_client, options)
 
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, list[float]]:
@@ -106,8 +109,16 @@ class LemniDocumentEmbedder(_Component):
             embedding_separator: between them.
         """
         self._text = _Text(meta_fields_to_embed or [], embedding_separator)
-        super().__init__(
-            model, base_url, api_key, client, async_client, options, progress_bar=progress_bar, **asdict(self._text)
+        _Component.__init__(
+            self,
+            model,
+            base_url,
+            api_key,
+            client,
+            async_client,
+            options,
+            progress_bar=progress_bar,
+            **asdict(self._text),
         )
         self._progress = progress_bar
 
@@ -147,7 +158,9 @@ class LemniRanker(_Component):
             embedding_separator: between them.
         """
         self._text = _Text(meta_fields_to_embed or [], embedding_separator)
-        super().__init__(model, base_url, api_key, client, async_client, options, top_k=top_k, **asdict(self._text))
+        _Component.__init__(
+            self, model, base_url, api_key, client, async_client, options, top_k=top_k, **asdict(self._text)
+        )
         self._top_k = top_k
 
     @component.output_types(documents=list[Document])

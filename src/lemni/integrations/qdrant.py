@@ -111,7 +111,7 @@ class LemniVectors:
         for name, given in {"payloads": payloads, "ids": ids}.items():
             if given is not None and len(given) != len(documents):
                 raise InvalidRequest(
-                    f"{name} are {len(given)}, documents {len(documents)}; give one for each", param=name
+                    f"{len(given)} {name} for {len(documents)} documents; give one for each", param=name
                 )
         columns = {kind: self._rows(kind, documents, "document") for kind in self._models}
         return [
