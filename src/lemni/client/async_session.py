@@ -13,7 +13,7 @@ import httpx
 from lemni.client.connection import Connection
 from lemni.client.conversation import Send, Wait
 from lemni.client.errors import ClientError, widened
-from lemni.client.job import FORGIVEN, Job, Ledger, answer_part
+from lemni.client.job import FORGIVEN, Job, Ledger, answer_part, naming
 from lemni.client.progress import shown
 from lemni.client.transport import AsyncTransport
 from lemni.client.wire import models as wire
@@ -27,15 +27,18 @@ class AsyncSession:
 
     def __init__(self, connection: Connection, http: httpx.AsyncClient | None = None) -> None:
         self.connection = connection
+        self._given = http
         self._transport = AsyncTransport(connection.headers, http)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def answer(self, job: Job[T]) -> T:
         """What the caller gets, from the cache as far as it has it."""
         cache = self.connection.cache
         if cache is None or job.identity is None or not job.items:
             return await self.compute(job)
-        keys = self.connection.keys(job, await self.model(job.identity.get("model")))
         deadline = self.connection.deadline(job)
+        keys = self.connection.keys(job, await self.model(job.identity.get("model"), deadline))
         rows = await cache.athrough(
             keys,
             lambda positions: self.compute(job.part(positions), deadline),
@@ -75,7 +78,7 @@ class AsyncSession:
                     await asyncio.sleep(step.seconds)
                     outcome = None
                 else:
-                    outcome = await self._transport.exchange(step)
+                    outcome = await self._exchange(step)
                 step = conversation.send(outcome)
         except StopIteration as end:
             result: T = end.value
@@ -83,20 +86,48 @@ class AsyncSession:
         finally:
             conversation.close()
 
-    async def ask_briefly(self, request: HttpRequest) -> HttpReply:
+    async def _exchange(self, send: Send) -> HttpReply | ClientError:
+        closed = ClientError("the client is closed")
+        if self._closed:
+            return closed
+        transport = self._transport_here()
+        try:
+            return await transport.exchange(send)
+        except RuntimeError:  # of httpx, when it is closed meanwhile
+            if self._closed:
+                return closed
+            raise
+
+    def _transport_here(self) -> AsyncTransport:
+        """The connections of the running event loop; those of a loop that was closed are dead.
+
+        Raises ClientError while another loop may use them.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                if not self._loop.is_closed():
+                    raise ClientError("this client is in use on another event loop; make one for each loop")
+                self._transport = AsyncTransport(self.connection.headers, self._given)
+            self._loop = loop
+        return self._transport
+
+    async def ask_briefly(self, request: HttpRequest, deadline: float | None = None) -> HttpReply:
         """A request about the server itself. Raises ClientError."""
-        return await self.run(self.connection.ask_briefly(request))
+        return await self.run(self.connection.ask_briefly(request, deadline=deadline))
 
-    async def models(self) -> list[wire.Model]:
+    async def models(self, deadline: float | None = None) -> list[wire.Model]:
         """The models that the server has. Raises ClientError."""
-        return wire.read_models(await self.ask_briefly(wire.REQUEST))
+        reply = await self.ask_briefly(wire.REQUEST, deadline)
+        with naming(reply):
+            return wire.read_models(reply)
 
-    async def model(self, name: str | None) -> wire.Model | None:
+    async def model(self, name: str | None, deadline: float | None = None) -> wire.Model | None:
         """What the server says about a model; asked for again every few minutes."""
         identities = self.connection.identities
         if identities.stale:
             try:
-                identities.update(await self.models())
+                identities.update(await self.models(deadline))
             except ClientError:
                 identities.update(None)
         return identities.of(name)
@@ -111,7 +142,9 @@ class AsyncSession:
 
     async def close(self) -> None:
         """Close the connections, and the cache if it was opened for this. Idempotent."""
-        await self._transport.close()
+        self._closed = True
+        if self._loop is None or not self._loop.is_closed():
+            await self._transport.close()
         self.connection.close()
 
 

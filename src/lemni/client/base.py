@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 import numpy as np
 from typing_extensions import TypedDict, Unpack
 
-from lemni.client.connection import Connection, check_positive
+from lemni.client.connection import Connection, check_seconds
 from lemni.client.environment import Environment
+from lemni.client.errors import BadAnswer
 from lemni.client.job import Job
 from lemni.client.retries import Retries
 from lemni.client.statistics import Statistics
 from lemni.client.wire import embeddings, scores
 from lemni.client.wire.embeddings import Encoding, Vectors
 from lemni.client.wire.http import HttpReply, HttpRequest
-from lemni.client.wire.inputs import listed
+from lemni.client.wire.inputs import checked, json_bytes, listed
 from lemni.errors import InvalidRequest
 from lemni.ranking import Label, Ranked, ranked
 from lemni.types import Image, InputType, Item, Mixed, Pair, Priority, SparseVector, Truncate
@@ -102,7 +104,7 @@ class Settings(TypedDict, total=False):
         timeout_s: for one answer; 60 if not given.
         deadline_s: for one call, with its retries and all its parts; none if not given.
         retries: how failed requests are repeated; a number is how often.
-        concurrency: requests in flight at once; 4 if not given.
+        concurrency: requests of one call in flight at once; 4 if not given.
         batch_size: most inputs in one request; longer lists are split. 256 if not given.
         batch_bytes: about the most bytes in one request; 1 MiB if not given.
         headers: more HTTP headers.
@@ -152,6 +154,7 @@ class ClientBase:
             raise InvalidRequest(f"encoding is {encoding!r}; it must be raw, base64 or float", param="encoding")
         environment = Environment()
         self.model = model
+        self._lock = threading.Lock()
         self._encoding: Encoding = encoding
         self._connection = Connection(
             base_url if base_url is not None else environment.text("LEMNI_URL") or DEFAULT_URL,
@@ -182,7 +185,10 @@ class ClientBase:
         def join(parts: list[Any]) -> Vectors:
             if not parts:
                 return np.zeros((0, how.get("dimensions") or 0), np.float32)
-            vectors: Vectors = np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
+            arrays = [np.asarray(part) for part in parts]
+            if len(kinds := {(array.shape[1], array.dtype.name) for array in arrays}) > 1:
+                raise BadAnswer(f"the parts' vectors are of different lengths or types: {sorted(kinds)}")
+            vectors: Vectors = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
             return vectors[0] if lone else vectors
 
         return self._job(
@@ -222,6 +228,7 @@ class ClientBase:
     ) -> Job[list[Ranked]]:
         if isinstance(documents, str):
             raise InvalidRequest("documents is a text; it must be a list of texts", param="documents")
+        _check_side(query, "query")
         items, _ = listed(documents, "documents")
         _check_known(how, ScoreHow)
         return self._job(
@@ -233,11 +240,16 @@ class ClientBase:
         )
 
     def _score(self, pairs: Seq[Pair], how: ScoreHow) -> Job[Vectors]:
+        if isinstance(pairs, Pair) or not hasattr(pairs, "__iter__"):
+            kind = type(pairs).__name__
+            raise InvalidRequest(f"pairs is of type {kind}; it must be a list of lemni.Pair", param="pairs")
         items = list(pairs)
         for place, pair in enumerate(items):
             if not isinstance(pair, Pair):
                 kind = type(pair).__name__
                 raise InvalidRequest(f"pairs[{place}] is of type {kind}; it must be a lemni.Pair", item=place)
+            _check_side(pair.first, f"pairs[{place}].first", place)
+            _check_side(pair.second, f"pairs[{place}].second", place)
         _check_known(how, ScoreHow)
         return self._job(items, how, lambda some, body: scores.score_request(some, body), scores.read_scores, _scores)
 
@@ -265,11 +277,13 @@ class ClientBase:
         join: Callable[[list[Any]], T],
         task: str | None = None,
     ) -> Job[T]:
-        body = {name: value for name, value in how.items() if name not in _OWN and value is not None}
+        body = {name: _plain(value) for name, value in how.items() if name not in _OWN and value is not None}
         if model := how.get("model") or self.model:
             body["model"] = model
+        json_bytes(body)
         deadline_s = how.get("deadline_s")
-        check_positive("deadline_s", deadline_s)
+        if deadline_s is not None:
+            check_seconds("deadline_s", deadline_s)
         identity = {"task": task, **{name: body[name] for name in body if name != "priority"}} if task else None
         return Job(
             items, lambda some: request(some, body), read, join, identity, how.get("progress", False), deadline_s
@@ -280,6 +294,18 @@ def _check_known(how: Mapping[str, Any], options: type) -> None:
     if unknown := sorted(set(how) - set(options.__annotations__)):
         known = ", ".join(options.__annotations__)
         raise TypeError(f"unexpected keyword argument {unknown[0]!r}; known: {known}")
+
+
+def _check_side(side: object, where: str, place: int | None = None) -> None:
+    if not isinstance(side, str | Image | Mixed):
+        kind = type(side).__name__
+        message = f"{where} is of type {kind}; it must be a text, a lemni.Image or a lemni.Mixed"
+        raise InvalidRequest(message, item=place, param=where)
+    checked(side, where, place)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _chained(parts: list[Any]) -> list[Any]:

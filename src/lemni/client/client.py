@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from functools import cached_property
 
 from typing_extensions import Unpack
 
@@ -30,6 +29,8 @@ class Client(ClientBase):
         >>> vectors.shape, vectors.dtype
         ((2, 384), dtype('float32'))
     """
+
+    _made: Session | None = None
 
     def embed(self, texts: Item | Seq[Item], **how: Unpack[DenseHow]) -> Vectors:
         """Dense vectors of texts, token ids, images or sounds (`lemni.Image(data)`, `lemni.Audio(data)`).
@@ -89,6 +90,9 @@ class Client(ClientBase):
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    @cached_property
+    @property
     def _session(self) -> Session:
-        return Session(self._connection)
+        with self._lock:
+            if self._made is None:
+                self._made = Session(self._connection)
+            return self._made

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from lemni.client.cache import EmbeddingCache
 
 _BRIEF_S = 5.0
+_LONGEST_S = 1_000_000  # poll(2) counts milliseconds in an int
 
 
 class Connection:
@@ -50,7 +53,7 @@ class Connection:
             timeout_s: for one answer.
             deadline_s: for one call with its retries and all its parts; None is no limit.
             retries: how failed requests are repeated; a number is how often.
-            concurrency: requests in flight at once.
+            concurrency: requests of one call in flight at once.
             batch_size: most inputs in one request.
             batch_bytes: about the most bytes in one request.
             headers: more HTTP headers.
@@ -59,16 +62,21 @@ class Connection:
         Raises:
             InvalidRequest: a value makes no sense.
         """
-        sizes = {"concurrency": concurrency, "batch_size": batch_size, "batch_bytes": batch_bytes}
-        for name, value in {"timeout_s": timeout_s, "deadline_s": deadline_s, **sizes}.items():
-            check_positive(name, value)
+        for name, size in (("concurrency", concurrency), ("batch_size", batch_size), ("batch_bytes", batch_bytes)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise InvalidRequest(f"{name} is {size!r}; it must be a whole number, 1 or more", param=name)
+        check_seconds("timeout_s", timeout_s)
+        if deadline_s is not None:
+            check_seconds("deadline_s", deadline_s)
+        if not isinstance(retries, Retries | int | None):
+            raise InvalidRequest(f"retries is {retries!r}; it must be a whole number or Retries(...)", param="retries")
         self.urls = _urls(urls)
         self.timeout_s, self.deadline_s = timeout_s, deadline_s
         self.retries = Retries(times=retries) if isinstance(retries, int) else retries or Retries()
         self.concurrency, self.batch_size, self.batch_bytes = concurrency, batch_size, batch_bytes
-        self.headers = {"user-agent": f"lemni/{lemni.__version__}", **(headers or {})}
+        self.headers = {"user-agent": f"lemni/{lemni.__version__}", **_checked_headers(headers or {}, "headers")}
         if api_key:
-            self.headers["authorization"] = f"Bearer {api_key}"
+            self.headers |= _checked_headers({"authorization": f"Bearer {api_key}"}, "api_key")
         self.servers = Servers(self.urls)
         self.counters = Counters()
         self.identities = Identities()
@@ -90,9 +98,12 @@ class Connection:
 
         return start
 
-    def ask_briefly(self, request: HttpRequest, most_s: float = _BRIEF_S) -> Conversation:
+    def ask_briefly(
+        self, request: HttpRequest, most_s: float = _BRIEF_S, deadline: float | None = None
+    ) -> Conversation:
         """A request about the server itself: sent once, answered within `most_s` or not at all."""
-        return converse(request, self.servers, Retries(times=0), self.counters, timeout_s=min(self.timeout_s, most_s))
+        timeout_s = min(self.timeout_s, most_s)
+        return converse(request, self.servers, Retries(times=0), self.counters, timeout_s=timeout_s, deadline=deadline)
 
     def deadline(self, job: Job[Any]) -> float | None:
         """time.monotonic() at which the job is given up."""
@@ -132,13 +143,54 @@ def check_positive(name: str, value: float | None) -> None:
         raise InvalidRequest(f"{name} is {value!r}; it must be a number over 0", param=name)
 
 
+def check_seconds(name: str, value: float) -> None:
+    """Raises InvalidRequest for what is no number over 0 that sockets can wait."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_S:
+        raise InvalidRequest(f"{name} is {value!r}; it must be over 0 and at most {_LONGEST_S} seconds", param=name)
+
+
 def _urls(value: str | Seq[str]) -> list[str]:
     listed = value.split(",") if isinstance(value, str) else list(value)
-    urls = [url.strip().rstrip("/") for url in listed if url.strip()]
-    for url in urls or [""]:
-        if not url.startswith(("http://", "https://")):
-            raise InvalidRequest(f"base_url is {url!r}; it must begin with http:// or https://", param="base_url")
+    urls = [_url(url) for url in listed if not isinstance(url, str) or url.strip()]
+    if not urls:
+        raise InvalidRequest(f"base_url is {value!r}; it must be the URL of a server", param="base_url")
     return list(dict.fromkeys(urls))
+
+
+def _url(value: str) -> str:
+    """Without a slash at its end. Raises InvalidRequest, with a message that shows no password."""
+    if not isinstance(value, str) or not value.strip().lower().startswith(("http://", "https://")):
+        raise InvalidRequest(f"base_url is {value!r}; it must begin with http:// or https://", param="base_url")
+    url = value.strip()
+    try:
+        parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None:
+            advice = "give headers={'authorization': 'Basic ...'} instead"
+            raise InvalidRequest(f"base_url for {parts.hostname} has a user name in it; {advice}", param="base_url")
+        if parts.query or parts.fragment:
+            raise InvalidRequest(f"base_url is {url!r}; it cannot have a query or fragment", param="base_url")
+        whole = bool(parts.hostname) and (parts.port is None or parts.port > 0) and not _SPACE.search(url)
+    except ValueError as error:  # a port or an IPv6 address that is none
+        raise InvalidRequest(f"base_url is {url!r}: {error}", param="base_url") from error
+    if not whole:
+        raise InvalidRequest(f"base_url is {url!r}; it has no host, or a port or characters that no URL has")
+    return url.rstrip("/")
+
+
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f]")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1 and 5.5, of which only ASCII is safe
+_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
+
+
+def _checked_headers(headers: Mapping[str, str], param: str) -> dict[str, str]:
+    """With names in lower case, so that each is sent once. The message shows no value: it may be a secret."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER.fullmatch(name):
+            raise InvalidRequest(f"{name!r} is no name of an HTTP header", param=param)
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            rule = "it must be a text of printable ASCII characters, without spaces or line ends around it"
+            raise InvalidRequest(f"the value of the HTTP header {name!r} cannot be sent; {rule}", param=param)
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _opened(cache: EmbeddingCache | str | None) -> EmbeddingCache | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from lemni.client.errors import ClientError, RequestTimeout
@@ -56,26 +56,30 @@ def converse(
     """
     tries = 1
     tried: set[str] = set()
+    error: ClientError | None = None  # of this round of servers, the one that leaves most hope
     while True:
         server = servers.choose(time.monotonic(), frozenset(tried))
         left_s = timeout_s if deadline is None else min(timeout_s, deadline - time.monotonic())
-        if left_s <= 0:
-            raise RequestTimeout("the deadline has passed before the request could be sent", 0.0, connected=False)
         url = url_of(server, request)
+        if left_s <= 0:
+            late = f"the call's deadline passed before a request to {url} could be sent"
+            raise error or RequestTimeout(late, 0.0, connected=False)
         reply = yield Send(request, url, left_s)
         counters.add(requests=1)
         if isinstance(reply, HttpReply):
             if 200 <= reply.status < 300:
                 servers.good(server)
-                return reply
-            error: ClientError = status_error(reply, url)
+                return replace(reply, url=url)
+            latest: ClientError = status_error(reply, url)
         else:
             assert reply is not None
-            error = reply
+            latest = reply
         tried.add(server)
-        if elsewhere(error):
-            if error.status != 404:  # a model that is not there says nothing about the server
-                servers.failed(server, error, time.monotonic())
+        if error is None or not elsewhere(latest) or _hope(latest) >= _hope(error):
+            error = latest
+        if elsewhere(latest):
+            if _tells(latest, left_s < timeout_s):
+                servers.failed(server, latest, time.monotonic())
             if len(tried) < len(servers.urls):
                 counters.add(retries=1)
                 continue
@@ -84,5 +88,15 @@ def converse(
             raise error
         tries += 1
         tried.clear()
+        error = None
         counters.add(retries=1)
         yield Wait(wait_s)
+
+
+def _hope(error: ClientError) -> tuple[bool, bool]:
+    return error.retryable, error.retry_after_s is not None
+
+
+def _tells(error: ClientError, hurried: bool) -> bool:
+    """Whether the server is to blame: not for a model that it does not have, nor for a deadline that the caller set."""
+    return error.status != 404 and not (hurried and isinstance(error, RequestTimeout))

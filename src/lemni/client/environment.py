@@ -48,5 +48,11 @@ class Environment:
 def _read() -> dict[str, str | None]:
     from dotenv import dotenv_values, find_dotenv
 
-    path = find_dotenv(usecwd=True)
-    return {**(dotenv_values(path) if path else {}), **os.environ}
+    try:
+        path = find_dotenv(usecwd=True)
+    except OSError:  # a working directory that is gone has no file
+        path = ""
+    try:
+        return {**(dotenv_values(path) if path else {}), **os.environ}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error

@@ -3,14 +3,15 @@ again. No I/O: the clients run the conversations."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lemni.client.conversation import Send, Wait
-from lemni.client.errors import ClientError, Failure, PartialFailure, StatusError, moved
+from lemni.client.errors import BadAnswer, ClientError, Failure, PartialFailure, StatusError, placed, reworded
 from lemni.client.statistics import Counters
 from lemni.client.wire.http import HttpReply, HttpRequest
 from lemni.client.wire.inputs import size_of, split
@@ -19,7 +20,7 @@ from lemni.client.wire.usage import Answer
 T = TypeVar("T")
 
 FORGIVEN = 16
-"""How many inputs of one request of a long list may fail alone; each costs a request."""
+"""How many inputs of one request of a long list may fail alone; each costs up to two requests."""
 
 
 @dataclass(frozen=True)
@@ -71,35 +72,57 @@ Answering: TypeAlias = Generator[Send | Wait, HttpReply | ClientError | None, li
 def answer_part(job: Job[Any], positions: range, talk: Talk, counters: Counters, forgiven: int = 0) -> Answering:
     """Ask for one part. What is too large for the server (413) is asked for in halves; of a part of a long list, up to
     `forgiven` inputs that the server blames by their index fail alone, and the others are asked for again."""
-    items = job.items[positions.start : positions.stop]
-    try:
-        reply = yield from talk(job.request(items))
-        answer = job.read(reply, len(items))
-    except ClientError as error:
-        guilty = error.item if error.status in (400, 422) else None
-        moved(error, positions)
-        if len(items) > 1 and error.status == 413:
-            half = positions.start + len(items) // 2
-            pieces = [range(positions.start, half), range(half, positions.stop)]
-        elif len(items) > 1 and guilty is not None and guilty < len(items) and forgiven:
-            place = positions[guilty]
-            pieces = [piece for piece in (range(positions.start, place), range(place + 1, positions.stop)) if piece]
+    outcomes: list[Outcome] = []
+    pieces = [positions]
+    while pieces:
+        piece = pieces.pop(0)
+        items = job.items[piece.start : piece.stop]
+        try:
+            answer = yield from _asked(job, items, talk)
+        except ClientError as error:
+            failure, guilty = placed(error, piece), error.item if error.status in (400, 422) else None
+            if error.status == 413 and len(items) > 1:
+                half = piece.start + len(items) // 2
+                pieces[:0] = [range(piece.start, half), range(half, piece.stop)]
+                continue
+            if guilty is not None and guilty < len(items) > 1 and forgiven:
+                place = piece[guilty]
+                forgiven -= 1
+                outcomes.append(Outcome(range(place, place + 1), error=failure))
+                pieces[:0] = [some for some in (range(piece.start, place), range(place + 1, piece.stop)) if some]
+                continue
+            outcomes.append(Outcome(piece, error=failure))
+            if ends_all(failure):
+                outcomes += [Outcome(rest, error=failure) for rest in pieces]
+                break
         else:
-            return [Outcome(positions, error=error)]
-        outcomes = [] if error.status == 413 else [Outcome(range(place, place + 1), error=error)]
-        for piece in pieces:
-            some = yield from answer_part(job, piece, talk, counters, max(0, forgiven - 1))
-            outcomes += some
-        return outcomes
-    counters.add(inputs=len(items), tokens=answer.tokens, truncated=answer.truncated)
-    return [Outcome(positions, answer.values)]
+            counters.add(inputs=len(items), tokens=answer.tokens, truncated=answer.truncated)
+            outcomes.append(Outcome(piece, answer.values))
+    return outcomes
 
 
-def _ends_all(error: ClientError) -> bool:
+def _asked(
+    job: Job[Any], items: Seq[Any], talk: Talk
+) -> Generator[Send | Wait, HttpReply | ClientError | None, Answer]:
+    reply = yield from talk(job.request(items))
+    with naming(reply):
+        return job.read(reply, len(items))
+
+
+@contextlib.contextmanager
+def naming(reply: HttpReply) -> Iterator[None]:
+    """A BadAnswer from the block says whose answer it was."""
+    try:
+        yield
+    except BadAnswer as error:
+        raise reworded(error, f"{reply.url}: {error.message}") from error.__cause__
+
+
+def ends_all(error: ClientError) -> bool:
     """Whether other parts would fail for the same reason: all but what one input or one bad answer is to blame for."""
     if isinstance(error, StatusError):
         return error.status not in (413, 500) and error.item is None
-    return error.code != "bad_answer"
+    return not isinstance(error, BadAnswer)
 
 
 class Ledger:
@@ -121,7 +144,7 @@ class Ledger:
             for outcome in outcomes:
                 if outcome.error is None:
                     self._on_progress(len(outcome.positions))
-                elif self.last is None and _ends_all(outcome.error):
+                elif self.last is None and ends_all(outcome.error):
                     self.last = outcome.error
 
     def result(self, job: Job[T]) -> T:

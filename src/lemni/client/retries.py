@@ -13,14 +13,14 @@ from lemni.errors import InvalidRequest
 
 @dataclass(frozen=True)
 class Retries:
-    """Exponential back-off with full jitter (AWS Architecture Blog, 2015, "Exponential Backoff And Jitter").
+    """Exponential back-off with equal jitter (AWS Architecture Blog, 2015, "Exponential Backoff And Jitter").
 
-    Connection errors and the statuses 408, 409, 429 and 5xx (but not 501 and 505) are tried again; what the caller got
+    Connection errors and the statuses 408, 409, 429, 500, 502, 503, 504 and 529 are tried again; what the caller got
     wrong is not. A server's `Retry-After` is obeyed: it is the least that is waited.
 
     Attributes:
         times: how often a request is sent again; 0 sends it once.
-        first_s: the longest first wait; each further one may be twice as long.
+        first_s: the longest first wait, and at least half of it is waited; each further one may be twice as long.
         longest_s: no wait is longer, unless the server says so.
         longest_retry_after_s: a `Retry-After` over this is an error at once.
     """
@@ -32,14 +32,17 @@ class Retries:
 
     def __post_init__(self) -> None:
         for name in ("times", "first_s", "longest_s", "longest_retry_after_s"):
-            if not getattr(self, name) >= 0:
-                raise InvalidRequest(f"{name} is {getattr(self, name)!r}; it must be 0 or more", param=name)
+            value = getattr(self, name)
+            kinds = int if name == "times" else int | float
+            if not isinstance(value, kinds) or not value >= 0:
+                word = "a whole number" if name == "times" else "a number"
+                raise InvalidRequest(f"{name} is {value!r}; it must be {word}, 0 or more", param=name)
 
     def wait_s(self, tries: int, error: ClientError) -> float | None:
         """Seconds to wait after a request has failed `tries` times (from 1), or None to give up."""
         if not error.retryable or tries > self.times:
             return None
-        wait = random.uniform(0.5, 1.0) * min(self.longest_s, self.first_s * 2.0 ** (tries - 1))
+        wait = random.uniform(0.5, 1.0) * min(self.longest_s, self.first_s * 2.0 ** min(tries - 1, 64))
         if error.retry_after_s is not None:
             if error.retry_after_s > self.longest_retry_after_s:
                 return None

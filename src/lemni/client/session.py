@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import httpx
@@ -14,11 +14,12 @@ import httpx
 from lemni.client.connection import Connection
 from lemni.client.conversation import Send, Wait
 from lemni.client.errors import ClientError, widened
-from lemni.client.job import FORGIVEN, Job, Ledger, answer_part
+from lemni.client.job import FORGIVEN, Job, Ledger, answer_part, naming
 from lemni.client.progress import shown
 from lemni.client.transport import Transport
 from lemni.client.wire import models as wire
 from lemni.client.wire.http import HttpReply, HttpRequest
+from lemni.client.workers import side_by_side
 
 T = TypeVar("T")
 
@@ -28,8 +29,9 @@ class Session:
 
     def __init__(self, connection: Connection, http: httpx.Client | None = None) -> None:
         self.connection = connection
+        self._given = http
         self._transport = Transport(connection.headers, http)
-        self._threads = ThreadPoolExecutor(connection.concurrency, "lemni-client")
+        self._process = os.getpid()
         self._closed = threading.Event()
 
     def answer(self, job: Job[T]) -> T:
@@ -37,8 +39,8 @@ class Session:
         cache = self.connection.cache
         if cache is None or job.identity is None or not job.items:
             return self.compute(job)
-        keys = self.connection.keys(job, self.model(job.identity.get("model")))
         deadline = self.connection.deadline(job)
+        keys = self.connection.keys(job, self.model(job.identity.get("model"), deadline))
         rows = cache.through(
             keys,
             lambda positions: self.compute(job.part(positions), deadline),
@@ -54,53 +56,62 @@ class Session:
         forgiven = FORGIVEN if len(parts) > 1 else 0  # of a short list the caller gets the error itself
         with shown(job.progress, len(job.items)) as on_progress:
             ledger = Ledger(parts, len(job.items), on_progress)
+            waiting = iter(parts)
 
-            def ask(part: range) -> None:
-                if ledger.last is None:
-                    ledger.record(self.run(answer_part(job, part, talk, self.connection.counters, forgiven)))
+            def ask(stop: threading.Event) -> None:
+                for part in waiting:
+                    if ledger.last is not None or stop.is_set():
+                        break
+                    ledger.record(self.run(answer_part(job, part, talk, self.connection.counters, forgiven), stop))
 
-            if len(parts) == 1:
-                ask(parts[0])
+            threads = min(self.connection.concurrency, len(parts))
+            if threads <= 1:
+                ask(self._closed)
             else:
-                waiting = [self._threads.submit(ask, part) for part in parts]
-                try:
-                    for future in waiting:
-                        future.result()
-                finally:
-                    for future in waiting:
-                        future.cancel()
+                side_by_side(ask, threads)
         return ledger.result(job)
 
-    def run(self, conversation: Generator[Send | Wait, HttpReply | ClientError | None, T]) -> T:
-        """Do what a conversation says until it has its result."""
+    def run(
+        self,
+        conversation: Generator[Send | Wait, HttpReply | ClientError | None, T],
+        stop: threading.Event | None = None,
+    ) -> T:
+        """Do what a conversation says until it has its result, or until it is no longer wanted."""
         outcome: HttpReply | ClientError | None = None
+        ended = stop or self._closed
         try:
             step = next(conversation)
             while True:
                 if isinstance(step, Wait):
-                    self._closed.wait(step.seconds)
+                    ended.wait(step.seconds)
                     outcome = None
+                elif ended.is_set() or self._closed.is_set():
+                    outcome = ClientError("the client is closed, or the call was interrupted")
                 else:
-                    outcome = self._transport.exchange(step)
+                    outcome = self._transport_here().exchange(step)
                 step = conversation.send(outcome)
         except StopIteration as end:
             result: T = end.value
             return result
+        finally:
+            conversation.close()
 
-    def ask_briefly(self, request: HttpRequest) -> HttpReply:
+    def ask_briefly(self, request: HttpRequest, deadline: float | None = None) -> HttpReply:
         """A request about the server itself. Raises ClientError."""
-        return self.run(self.connection.ask_briefly(request))
+        return self.run(self.connection.ask_briefly(request, deadline=deadline))
 
-    def models(self) -> list[wire.Model]:
+    def models(self, deadline: float | None = None) -> list[wire.Model]:
         """The models that the server has. Raises ClientError."""
-        return wire.read_models(self.ask_briefly(wire.REQUEST))
+        reply = self.ask_briefly(wire.REQUEST, deadline)
+        with naming(reply):
+            return wire.read_models(reply)
 
-    def model(self, name: str | None) -> wire.Model | None:
+    def model(self, name: str | None, deadline: float | None = None) -> wire.Model | None:
         """What the server says about a model; asked for again every few minutes."""
         identities = self.connection.identities
         if identities.stale:
             try:
-                identities.update(self.models())
+                identities.update(self.models(deadline))
             except ClientError:
                 identities.update(None)
         return identities.of(name)
@@ -116,6 +127,12 @@ class Session:
     def close(self) -> None:
         """Close the connections, and the cache if it was opened for this. Idempotent."""
         self._closed.set()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._transport.close()
+        self._transport_here().close()
         self.connection.close()
+
+    def _transport_here(self) -> Transport:
+        """The connections of this process: after a fork the old ones are the parent's, which reads from them too."""
+        if self._process != os.getpid():
+            self._transport = Transport(self.connection.headers, self._given)
+            self._process = os.getpid()
+        return self._transport

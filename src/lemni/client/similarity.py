@@ -14,7 +14,10 @@ def similarities(a: Vectors, b: Vectors, model: Model | None) -> Vectors:
     """float32 [a, b] of [a, dim] and [b, dim] by the model's own function, cosine if unknown; the axis of a lone vector
     [dim] is left out. Distances are negative: more is always more alike."""
     left, right = np.atleast_2d(a).astype(np.float32), np.atleast_2d(b).astype(np.float32)
-    matrix = _FUNCTIONS.get(model.similarity if model else "cosine", _cosine)(left, right)
+    if not len(left) or not len(right):
+        matrix: Vectors = np.zeros((len(left), len(right)), np.float32)
+    else:
+        matrix = _FUNCTIONS.get(model.similarity if model else "cosine", _cosine)(left, right)
     rows: Vectors = matrix[0] if a.ndim == 1 else matrix
     return rows[..., 0] if b.ndim == 1 else rows
 
@@ -34,8 +37,9 @@ def _dot(a: Vectors, b: Vectors) -> Vectors:
 
 
 def _euclidean(a: Vectors, b: Vectors) -> Vectors:
-    squares = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
-    distances: Vectors = -np.sqrt(np.maximum(squares, 0.0))
+    left, right = a.astype(np.float64), b.astype(np.float64)  # near neighbours are differences of large numbers
+    squares = (left * left).sum(1)[:, None] + (right * right).sum(1) - 2 * left @ right.T
+    distances: Vectors = -np.sqrt(np.maximum(squares, 0.0)).astype(np.float32)
     return distances
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,11 +45,13 @@ class HttpReply:
 
     Attributes:
         headers: names in lower case.
+        url: what was asked, as `converse` knows it.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    url: str = ""
 
     @property
     def media_type(self) -> str:
@@ -70,7 +73,8 @@ def json_of(reply: HttpReply) -> Any:
         raise BadAnswer(f"the server's answer is not JSON ({error}): {shown!r}") from error
 
 
-_INDEX = re.compile(r"\[(\d+)\]")
+# The first index in one of the fields that hold inputs: `input[3]`, `documents[3].text`, FastAPI's `body.input.[3]`.
+_INDEX = re.compile(r"(?:body\.)?(?:inputs?|texts|documents|text_[12])\b.*?\[(\d+)\]")
 
 
 def status_error(reply: HttpReply, url: str) -> StatusError:
@@ -84,7 +88,7 @@ def status_error(reply: HttpReply, url: str) -> StatusError:
         detail = reply.body[:_SHOWN].decode("utf-8", "replace").strip() or "no explanation"
     if 300 <= reply.status < 400 and (target := reply.headers.get("location")):
         detail = f"redirected to {target}; use that as the base URL"
-    place = _INDEX.search(param) if param else None
+    place = _INDEX.match(param) if param else None
     return StatusError(
         f"HTTP {reply.status} from {url}: {detail}",
         reply.status,
@@ -126,15 +130,20 @@ def _explained(body: bytes) -> tuple[str, str | None, str | None]:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from `Retry-After` in seconds or as a date (RFC 9110), or from `retry-after-ms`."""
+    if (milliseconds := _seconds(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after", "")
+    if (seconds := _seconds(value)) is not None:
+        return seconds
     try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        try:
-            return max(0.0, float(value))
-        except ValueError:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    except (ValueError, OverflowError, OSError):  # no date, or one that this system cannot count
+        return None
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
     except ValueError:
         return None
+    return None if math.isnan(number) else max(0.0, number)

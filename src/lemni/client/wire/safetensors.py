@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ _LONGEST_HEADER = 1 << 20
 
 
 def read(body: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """The tensors by name, and the metadata. BF16 becomes float32. The arrays are views of `body` where they can be.
+    """The tensors by name, and the metadata. BF16 becomes float32.
 
     Raises BadAnswer.
     """
@@ -25,10 +26,10 @@ def read(body: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         if len(body) < 8 or size > min(len(body) - 8, _LONGEST_HEADER):
             raise ValueError(f"a header of {size} bytes in an answer of {len(body)}")
         header = orjson.loads(body[8 : 8 + size])
-        metadata = header.pop("__metadata__", {})
+        metadata = dict(header.pop("__metadata__", {}))
         tensors = {name: _tensor(body, 8 + size, entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadAnswer(f"the server's answer is not a safetensors file: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise BadAnswer(f"the server's answer is not a safetensors file: {error!r}") from error
     return tensors, metadata
 
 
@@ -36,10 +37,11 @@ def _tensor(body: bytes, offset: int, entry: dict[str, Any]) -> NDArray[Any]:
     start, end = entry["data_offsets"]
     if not 0 <= start <= end <= len(body) - offset:
         raise ValueError(f"bytes {start} to {end} of {len(body) - offset}")
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
-    values: NDArray[Any] = np.frombuffer(body, dtype, (end - start) // dtype.itemsize, offset + start).reshape(
-        entry["shape"]
-    )
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != end - start:
+        raise ValueError(f"{end - start} bytes for the shape {shape} of {entry['dtype']}")
+    # A copy: what the caller gets can be changed, and is aligned.
+    values: NDArray[Any] = np.frombuffer(body, dtype, math.prod(shape), offset + start).reshape(shape).copy()
     if entry["dtype"] == "BF16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
     return values

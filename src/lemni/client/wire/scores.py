@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Any
 
 import numpy as np
-import orjson
 
 from lemni.client.errors import BadAnswer
 from lemni.client.wire.http import HttpReply, HttpRequest, json_of
-from lemni.client.wire.inputs import input_of
+from lemni.client.wire.inputs import input_of, json_bytes
 from lemni.client.wire.usage import Answer, tokens_of, truncated_of
 from lemni.ranking import Label
 from lemni.types import Item, Pair
@@ -35,7 +35,7 @@ def classify_request(texts: Seq[Item], options: Mapping[str, Any]) -> HttpReques
 
 def _request(path: str, inputs: dict[str, Any], options: Mapping[str, Any], at_root: bool = False) -> HttpRequest:
     body = {**inputs, **{name: value for name, value in options.items() if value is not None}}
-    return HttpRequest(path, orjson.dumps(body), at_root=at_root)
+    return HttpRequest(path, json_bytes(body), at_root=at_root)
 
 
 def read_scores(reply: HttpReply, count: int) -> Answer:
@@ -46,10 +46,12 @@ def read_scores(reply: HttpReply, count: int) -> Answer:
     try:
         for entry in entries or ():
             place = entry["index"]
-            if not 0 <= place < count:
+            if type(place) is not int or not 0 <= place < count:
                 raise BadAnswer(f"the server's answer scores input {place}; there are {count}")
+            if not np.isnan(scores[place]):
+                raise BadAnswer(f"the server's answer scores input {place} twice", item=place)
             scores[place] = entry["relevance_score"] if "relevance_score" in entry else entry["score"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadAnswer(f"the server's answer has an entry without index and score: {error!r}") from error
     if len(missing := np.flatnonzero(~np.isfinite(scores))):
         raise BadAnswer(f"the server's answer has no score for input {missing[0]}", item=int(missing[0]))
@@ -61,8 +63,11 @@ def read_labels(reply: HttpReply, count: int) -> Answer:
     content = json_of(reply)
     try:
         rows = [[Label(str(one["label"]), float(one["score"])) for one in row] for row in content["data"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadAnswer(f"the server's answer has no labels: {error!r}") from error
     if len(rows) != count:
         raise BadAnswer(f"the server's answer has labels of {len(rows)} texts; {count} were asked for")
+    for place, row in enumerate(rows):
+        if not all(math.isfinite(one.score) for one in row):
+            raise BadAnswer(f"the server's labels of input {place} have NaN or infinity as a score", item=place)
     return Answer([sorted(row, key=lambda one: -one.score) for row in rows], tokens_of(content), truncated_of(reply))

@@ -38,5 +38,5 @@ def number(value: Any) -> int:
     """An integer, or 0 if it is none: these numbers are not worth an error."""
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0
