@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lemni import hub
 from tests.client.late_interaction_server import Live, late_interaction_server
+from tests.client.provider_server import Watched, named_models
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +24,28 @@ def late(late_models: Live) -> Live:
     """A live Lemni with tiny ColQwen2, ColPali and ColBERT models, that has been asked nothing yet."""
     late_models.asked.clear()
     return late_models
+
+
+@pytest.fixture(scope="session")
+def named_minilm(minilm: hub.ModelFiles) -> Iterator[Watched]:
+    with named_models(minilm) as watched:
+        yield watched
+
+
+@pytest.fixture
+def server(named_minilm: Watched) -> Watched:
+    """A live Lemni with the real default model under two names, that has been asked nothing yet."""
+    named_minilm.asked.clear()
+    return named_minilm
+
+
+VARIABLES = ("EMBEDDING_", "INFINITY_", "OLLAMA_", "OPENAI_", "REDIS_", "CACHE_BACKEND", "API_KEY", "BASE_URL")
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, empty, and no variable that a provider of embeddings reads."""
+    for name in [name for name in os.environ if name.startswith(VARIABLES)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
