@@ -186,7 +186,7 @@ def run(server: Watched, bare: Path) -> Iterator[Run]:
     yield start
     for names in made:
         for one in names.values():
-            if hasattr(one, "generate_embedding"):
+            if isinstance(one, BaseEmbeddingClient):
                 one.close()
 
 
