@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lemni import hub
+from lemni.client import BaseEmbeddingClient, create_infinity_client
 from tests.client.provider_server import BGE, MINILM, Watched
 from tests.server.live import free_port
 
@@ -173,8 +174,6 @@ Run = Callable[..., dict[str, Any]]
 @pytest.fixture
 def run(server: Watched, bare: Path) -> Iterator[Run]:
     """Runs a block, with what the page has imported before, and gives the names that it leaves behind."""
-    from lemni.client import create_infinity_client
-
     made: list[dict[str, Any]] = []
 
     def start(block: str, port: str = server.port, **names: Any) -> dict[str, Any]:
