@@ -159,6 +159,20 @@ def test_input_type_finds_the_prompt(asked: dict[str, str], prompts: list[str], 
     assert model.prompt(options) == asked.get("prompt", f"{expected}: " if expected else "")
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("Query", ("query", "query")),
+        ("search_query", (None, "query")),
+        ("passage", ("passage", "document")),
+        ("clustering", ("clustering", None)),
+    ],
+)
+def test_a_prompt_with_the_name_of_a_side_does_not_hide_the_side(word: str, expected: tuple[str | None, ...]) -> None:
+    prompts = {name: f"{name}: " for name in ("query", "passage", "clustering")}
+    assert side_of(word, card("m", prompts=prompts)) == expected
+
+
 async def test_prompt_goes_before_the_text(real: httpx.AsyncClient) -> None:
     prompted = await real.post("/v1/embeddings", json={"input": "a cat", "prompt": "find: "})
     whole = await real.post("/v1/embeddings", json={"input": "find: a cat"})

@@ -149,10 +149,11 @@ EncodingField = Annotated[Literal["float", "base64"] | None, BeforeValidator(low
 def side_of(
     word: str | None, card: ModelCard, field: str = "input_type", neutral: Collection[str] = ()
 ) -> tuple[str | None, InputType | None]:
-    """What `input_type` or `task` asks for in a dialect's words: a prompt's name, or the side of a search.
+    """What `input_type` or `task` asks for in a dialect's words: a prompt's name, the side of a search, or both.
 
     Words for sides are known to every model; others must be names of the model's prompts, or among `neutral`: words of
-    the dialect that ask for nothing where the model has no prompt for them.
+    the dialect that ask for nothing where the model has no prompt for them. A prompt named "query" is only half of what
+    the side means to a model that also expands its queries (ColBERT).
 
     Raises:
         InvalidRequest: the word is none of these.
@@ -162,7 +163,7 @@ def side_of(
     lower = word.lower()
     own = {name.lower(): name for name in card.prompts}
     if lower in own:
-        return own[lower], None
+        return own[lower], _SIDES.get(lower)
     if lower in _SIDES:
         return None, _SIDES[lower]
     if lower in neutral:
