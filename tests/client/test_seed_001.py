@@ -200,13 +200,15 @@ def test_12_texts_in_batches_of_5_are_3_requests_in_order(late: Live) -> None:
     from lemni.client.infinity import InfinityEmbeddings
 
     texts = [f"Text number {number}" for number in range(12)]
+    model = late.of(COLQWEN)
+    expected = [model.document(text) for text in texts]
     for concurrency in (1, 4):
         late.asked.clear()
         with InfinityEmbeddings(late.url, embed_batch_size=5, concurrency=concurrency) as embeddings:
             found = embeddings.embed_documents_batch(texts)
         asked = late.asked if concurrency == 1 else sorted(late.asked, key=lambda body: texts.index(body["input"][0]))
         assert [body["input"] for body in asked] == [texts[:5], texts[5:10], texts[10:]]
-        all_same(found, [late.of(COLQWEN).document(text) for text in texts])
+        all_same(found, expected)
 
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from lemni.client.base import Progress
@@ -21,6 +20,7 @@ from lemni.client.images import ImageInput, sources_of, uri_of
 from lemni.client.job import Job
 from lemni.client.wire import embeddings, safetensors
 from lemni.client.wire.http import HttpReply, HttpRequest, json_of
+from lemni.client.wire.inputs import json_bytes
 from lemni.client.wire.usage import Answer
 from lemni.errors import InvalidRequest
 from lemni.types import InputType
@@ -101,7 +101,7 @@ class InfinityJobs:
     def _probe(self) -> Job[int]:
         """The length of a vector: of a text's first one, as numbers. `dimensions` is Infinity's count of vectors."""
         body = {"input": ["test"], "model": self._model, "dimensions": 1}
-        return ChunkedJob(["test"], lambda _: HttpRequest("/embeddings", orjson.dumps(body)), _read_width, _only)
+        return ChunkedJob(["test"], lambda _: HttpRequest("/embeddings", json_bytes(body)), _read_width, _only)
 
     def _shaped(
         self, rows: Mapping[int, NDArray[np.float32]]

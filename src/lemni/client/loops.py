@@ -24,6 +24,8 @@ class LoopSessions:
         """The running loop's."""
         loop = asyncio.get_running_loop()
         if loop not in self._sessions:
+            for ended in [other for other in list(self._sessions) if other.is_closed()]:  # not by `asyncio.run`
+                self._forget(ended)
             # An asynchronous generator that has begun is closed with its loop (`loop.shutdown_asyncgens`).
             self._holders[loop] = self._hold(loop)
             await anext(self._holders[loop])
@@ -39,5 +41,9 @@ class LoopSessions:
         try:
             yield
         finally:
-            del self._sessions[loop], self._holders[loop]
+            self._forget(loop)
             await session.close()
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sessions.pop(loop, None)
+        self._holders.pop(loop, None)
