@@ -37,13 +37,11 @@ def run(name: str, program: Path, arguments: dict[str, Any], **variables: str) -
 
 
 def printed(name: str, command: Seq[str], **variables: str) -> str:
-    """What one of the environment's commands prints, with these environment variables."""
+    """What a command prints whose program is one of the environment's, with these environment variables."""
     site_packages(name)
     folder = FOLDER / name / "bin"
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | QUIET
     environ |= {"PATH": f"{folder}{os.pathsep}{environ['PATH']}", **variables}
-    done = subprocess.run(
-        [str(folder / command[0]), *command[1:]], capture_output=True, text=True, env=environ, timeout=120, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
