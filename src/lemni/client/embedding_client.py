@@ -22,6 +22,7 @@ from lemni.client.environment import Environment
 from lemni.client.errors import EmbeddingGenerationError, InvalidArgument, widened
 from lemni.client.provider_cache import FROM_ENVIRONMENT, duration_s, provider_cache
 from lemni.client.resize import best_method, check_method, resize, unit
+from lemni.client.wire.inputs import check_text
 from lemni.client.wire.models import Model
 from lemni.errors import LemniError
 
@@ -301,4 +302,5 @@ def _checked(texts: Any) -> list[str]:
             raise InvalidArgument(
                 f"Input must be a string or list of strings; item {place} is of type {kind}", item=place, param="text"
             )
+        check_text(text, f"item {place}", place)
     return texts

@@ -111,8 +111,8 @@ class OllamaEmbeddingClient(RemoteEmbeddingClient):
             raise BadAnswer("the server's answer has no list `models` with names")
         return [Model(str(one["name"]), revision=str(one.get("digest") or "") or None, fields=one) for one in listed]
 
-    def _identity(self, deadline: float | None) -> Any:
-        yield from super()._identity(deadline)
+    def _identity(self) -> Any:
+        yield from super()._identity()
         tagged = self.model if ":" in self.model.rpartition("/")[2] else f"{self.model}:latest"
         return self._connection.identities.of(tagged)
 

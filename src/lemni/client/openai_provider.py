@@ -102,10 +102,10 @@ class OpenAIEmbeddingClient(RemoteEmbeddingClient):
     def _read(self, reply: HttpReply, count: int) -> Answer:
         return embeddings.read_dense(reply, count)
 
-    def _identity(self, deadline: float | None) -> Any:
+    def _identity(self) -> Any:
         if self._is_openai:  # its names never change their meaning, and its list has no revisions
             return None
-        return (yield from super()._identity(deadline))
+        return (yield from super()._identity())
 
     def _described(self) -> Any:
         for model in (yield from self._list(5.0)):

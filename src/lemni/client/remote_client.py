@@ -175,7 +175,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
             return {"id": self.model, "backend": "unknown", "capabilities": []}
         return info
 
-    def _identity(self, deadline: float | None) -> Any:
+    def _identity(self) -> Any:
         """The model, as the server lists it. Takes a small part of the time, since vectors can be had without it."""
         identities = self._connection.identities
         if identities.stale:
@@ -228,11 +228,11 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
         return self.base_url
 
     def _identify(self, deadline: float | None) -> Model | None:
-        model: Model | None = self._session.run(self._identity(deadline))
+        model: Model | None = self._session.run(self._identity())
         return model
 
     async def _aidentify(self, deadline: float | None) -> Model | None:
-        model: Model | None = await (await self._async_session()).run(self._identity(deadline))
+        model: Model | None = await (await self._async_session()).run(self._identity())
         return model
 
     def _generate_embedding_raw(self, texts: list[str]) -> list[Any]:
@@ -268,13 +268,17 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
     def _session(self) -> Session:
         with self._lock:
             if self._opened is None:
-                self._check_open()
                 self._opened = Session(self._connection)
                 weakref.finalize(self, self._opened.close)
+            if self._closed:
+                self._opened.close()
             return self._opened
 
     async def _async_session(self) -> AsyncSession:
-        self._check_open()
+        if self._closed:
+            session = AsyncSession(self._connection)
+            await session.close()
+            return session
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
             for ended in [other for other in self._loops if other.is_closed()]:
@@ -287,9 +291,8 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
         """Close the connections, but those of event loops (`aclose`), and the cache if it is the client's own."""
         super().close()
         with self._lock:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
+            if self._opened is not None:
+                self._opened.close()
 
     async def aclose(self) -> None:
         """Close the connections, with those of this event loop; other loops close theirs when they end."""
