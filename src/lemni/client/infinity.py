@@ -102,7 +102,7 @@ class InfinityEmbeddings:
         return self.embed_text(query)
 
     def embed_documents(self, texts: Sequence[str]) -> list[MultiVector]:
-        """Texts as documents, in one request: floats [tokens, dim] each. None for no texts."""
+        """Texts as documents: floats [tokens, dim] each. In one request: the server's limit holds (Infinity: 2048)."""
         return _lists(self._compute(self._jobs.texts(texts, "document")))
 
     def embed_image(self, image: ImageInput) -> MultiVector:
@@ -110,7 +110,7 @@ class InfinityEmbeddings:
         return _lists(self._compute(self._jobs.images([image])))[0]
 
     def embed_images(self, images: Sequence[ImageInput]) -> list[MultiVector]:
-        """Images in one request: floats [tokens, dim] each."""
+        """Images: floats [tokens, dim] each. In one request: the server's limit holds (Infinity: 32)."""
         return _lists(self._compute(self._jobs.images(images)))
 
     def embed_documents_batch(self, texts: Sequence[str], show_progress: Progress = False) -> list[MultiVector]:
