@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import socket
 import ssl
 import threading
 import time
@@ -26,11 +25,9 @@ from lemni.client.wire.http import HttpReply
 from lemni.client.wire.http1 import Opening, Reading, opening_of, request_headers
 
 MOST_IN_USE = 128
-MOST_IDLE = 32
 # Below uvicorn's 5 s: a connection that the server is about to close is not used.
 LONGEST_IDLE_S = 4.0
 CHUNK = 1 << 18  # bytes read at once
-OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
 Origin = tuple[str, str, int]
 
@@ -63,7 +60,7 @@ class Idle(Generic[Stream]):
     def give(self, origin: Origin, stream: Stream) -> bool:
         """Keep a connection; False if it should be closed instead."""
         with self._lock:
-            if self._closed or len(self._waiting) >= MOST_IDLE:
+            if self._closed:
                 return False
             self._waiting.append((origin, time.monotonic(), stream))
             return True
@@ -77,16 +74,23 @@ class Idle(Generic[Stream]):
             return streams
 
 
-class Openings:
-    """The openings of a client's requests, written once for each URL."""
+class Prepared:
+    """What is made once for all requests of a client: how they begin, and whom they trust."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._headers = headers
-        self._known = functools.lru_cache(64)(self._write)
+        self._openings = functools.lru_cache(64)(self._write)
 
-    def head(self, send: Send) -> Opening:
-        """The opening of this request. Raises httpx.InvalidURL."""
-        return self._known(send.url, send.request.accept, send.request.body is not None)
+    def opening(self, send: Send) -> Opening:
+        """The opening of this request. Raises InvalidRequest."""
+        return self._openings(send.url, send.request.accept, send.request.body is not None)
+
+    @functools.cached_property
+    def tls(self) -> ssl.SSLContext:
+        """What httpx trusts, `SSL_CERT_FILE` included."""
+        context = httpx.create_ssl_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
     def _write(self, url: str, accept: str, has_body: bool) -> Opening:
         return opening_of(url, "POST" if has_body else "GET", request_headers(accept, has_body, self._headers))
@@ -96,7 +100,7 @@ class Direct:
     """Connections for threads."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self._openings = Openings(headers)
+        self._prepared = Prepared(headers)
         self._backend = httpcore.SyncBackend()
         self._idle: Idle[httpcore.NetworkStream] = Idle()
         self._free = threading.BoundedSemaphore(MOST_IN_USE)
@@ -104,13 +108,17 @@ class Direct:
     def exchange(self, send: Send) -> HttpReply | ClientError:
         """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
         deadline = time.monotonic() + send.timeout_s
-        opening = self._openings.head(send)
+        opening = self._prepared.opening(send)
         reading = Reading()
         stream = None
         if not self._free.acquire(timeout=send.timeout_s):
             return failed(httpcore.PoolTimeout(), send)
         try:
-            stream = self._stream(opening.origin, deadline)
+            stream, stale = self._idle.take(opening.origin)
+            for one in stale:
+                one.close()
+            if stream is None:
+                stream = self._connect(opening.origin, deadline)
             with contextlib.suppress(httpcore.WriteError):  # who refuses a body may answer before it is sent
                 stream.write(message(opening, send), left_s(deadline))
             while not reading.whole:
@@ -128,17 +136,12 @@ class Direct:
         for stream in self._idle.close():
             stream.close()
 
-    def _stream(self, origin: Origin, deadline: float) -> httpcore.NetworkStream:
-        found, stale = self._idle.take(origin)
-        for stream in stale:
-            stream.close()
-        if found is not None:
-            return found
+    def _connect(self, origin: Origin, deadline: float) -> httpcore.NetworkStream:
         scheme, host, port = origin
-        stream = self._backend.connect_tcp(host, port, left_s(deadline), socket_options=OPTIONS)
+        stream = self._backend.connect_tcp(host, port, left_s(deadline))
         if scheme == "https":
             try:
-                return stream.start_tls(tls(), host, left_s(deadline))
+                return stream.start_tls(self._prepared.tls, host, left_s(deadline))
             except BaseException:
                 stream.close()
                 raise
@@ -149,7 +152,7 @@ class AsyncDirect:
     """Connections for one event loop. The twin of `Direct`."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self._openings = Openings(headers)
+        self._prepared = Prepared(headers)
         self._backend = httpcore.AnyIOBackend()
         self._idle: Idle[httpcore.AsyncNetworkStream] = Idle()
         self._free = asyncio.Semaphore(MOST_IN_USE)
@@ -157,7 +160,7 @@ class AsyncDirect:
     async def exchange(self, send: Send) -> HttpReply | ClientError:
         """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
         deadline = time.monotonic() + send.timeout_s
-        opening = self._openings.head(send)
+        opening = self._prepared.opening(send)
         reading = Reading()
         stream = None
         try:
@@ -165,7 +168,11 @@ class AsyncDirect:
         except httpcore.PoolTimeout as error:
             return failed(error, send)
         try:
-            stream = await self._stream(opening.origin, deadline)
+            stream, stale = self._idle.take(opening.origin)
+            for one in stale:
+                await one.aclose()
+            if stream is None:
+                stream = await self._connect(opening.origin, deadline)
             with contextlib.suppress(httpcore.WriteError):  # who refuses a body may answer before it is sent
                 await stream.write(message(opening, send), left_s(deadline))
             while not reading.whole:
@@ -192,29 +199,16 @@ class AsyncDirect:
         except (asyncio.TimeoutError, TimeoutError) as error:
             raise httpcore.PoolTimeout from error
 
-    async def _stream(self, origin: Origin, deadline: float) -> httpcore.AsyncNetworkStream:
-        found, stale = self._idle.take(origin)
-        for stream in stale:
-            await stream.aclose()
-        if found is not None:
-            return found
+    async def _connect(self, origin: Origin, deadline: float) -> httpcore.AsyncNetworkStream:
         scheme, host, port = origin
-        stream = await self._backend.connect_tcp(host, port, left_s(deadline), socket_options=OPTIONS)
+        stream = await self._backend.connect_tcp(host, port, left_s(deadline))
         if scheme == "https":
             try:
-                return await stream.start_tls(tls(), host, left_s(deadline))
+                return await stream.start_tls(self._prepared.tls, host, left_s(deadline))
             except BaseException:
                 await stream.aclose()
                 raise
         return stream
-
-
-@functools.cache
-def tls() -> ssl.SSLContext:
-    """What httpx trusts, `SSL_CERT_FILE` included."""
-    context = httpx.create_ssl_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def left_s(deadline: float) -> float:

@@ -7,8 +7,7 @@ import httpx
 
 from lemni.client.conversation import Send
 from lemni.client.errors import BadAnswer, ClientError, ConnectionFailed, RequestTimeout
-from lemni.client.wire.http1 import BrokenReply
-from lemni.errors import InvalidRequest
+from lemni.client.wire.http1 import BrokenReply, no_url
 
 FAILURES = (
     httpx.HTTPError,
@@ -32,7 +31,7 @@ def failed(error: Exception, send: Send) -> ClientError:
     if isinstance(error, httpx.DecodingError):
         return BadAnswer(f"the answer of {send.url} cannot be decompressed: {error}")
     if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
-        raise InvalidRequest(f"{send.url!r} is no URL of a server: {error}", param="base_url") from error
+        raise no_url(send.url, error) from error
     words = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpcore.ConnectError):
         return ConnectionFailed(f"cannot connect to {send.url}: {words}")

@@ -16,15 +16,13 @@ from urllib.request import getproxies
 import httpx
 
 from lemni.client.conversation import Send
-from lemni.client.direct import LONGEST_IDLE_S, MOST_IDLE, MOST_IN_USE, AsyncDirect, Direct
+from lemni.client.direct import LONGEST_IDLE_S, MOST_IN_USE, AsyncDirect, Direct
 from lemni.client.errors import ClientError
 from lemni.client.failures import FAILURES, failed, late
 from lemni.client.wire.http import HttpReply
 from lemni.client.wire.http1 import request_headers
 
-_LIMITS = httpx.Limits(
-    max_connections=MOST_IN_USE, max_keepalive_connections=MOST_IDLE, keepalive_expiry=LONGEST_IDLE_S
-)
+_LIMITS = httpx.Limits(max_connections=MOST_IN_USE, keepalive_expiry=LONGEST_IDLE_S)
 
 
 class Transport:
