@@ -120,11 +120,13 @@ def _explained(body: bytes) -> tuple[str, str | None, str | None]:
     for words in (error, content.get("message"), content.get("detail")):
         if isinstance(words, str) and words:
             return words, None, None
-    if isinstance(details := content.get("detail"), list):  # FastAPI: [{"loc": ["body", "input", 3], "msg": ...}]
-        first = details[0] if details and isinstance(details[0], dict) else {}
-        places = first.get("loc") if isinstance(first.get("loc"), list) else []
-        param = ".".join(f"[{one}]" if isinstance(one, int) else str(one) for one in places or [])
-        return f"{param}: {first.get('msg', '')}", None, param
+    details = content.get("detail")
+    if isinstance(details, list) and details and isinstance(details[0], dict):
+        # FastAPI: [{"loc": ["body", "input", 3], "msg": ...}]
+        places = details[0].get("loc")
+        named = places if isinstance(places, list) else []
+        param = ".".join(f"[{one}]" if isinstance(one, int) else str(one) for one in named)
+        return f"{param}: {details[0].get('msg', '')}", None, param
     return "", None, None
 
 
