@@ -13,7 +13,6 @@ from haystack.utils import Secret
 import lemni
 from lemni.integrations.haystack import LemniDocumentEmbedder, LemniRanker, LemniTextEmbedder
 
-OURS = "lemni.integrations.haystack"
 arguments = json.loads(sys.argv[1])
 url, texts, query = arguments["url"], arguments["texts"], arguments["query"]
 plain = {"model": arguments["model"], "base_url": url, "api_key": None}
@@ -72,7 +71,7 @@ with lemni.Client(url, model=arguments["model"]) as client:
     indexing, search, written = pipelines(client)
     found = searched(indexing, search)
 ranker = LemniRanker(**ranking)
-again = [Pipeline.loads(one.dumps(), allowed_modules=[OURS]) for one in (indexing, search)]
+again = [Pipeline.loads(one.dumps()) for one in (indexing, search)]
 print(
     json.dumps(
         {

@@ -82,7 +82,7 @@ print(
             "found": scored(index.as_retriever(similarity_top_k=3).retrieve(query)),
             "queried": scored(engine.query(query).source_nodes),
             "events": sorted(set(events)),
-            "shown": repr(plain) + repr(plain.to_dict()) + repr(plain.to_payload()),
+            "shown": repr(plain) + repr(plain.to_dict()),
         }
     )
 )

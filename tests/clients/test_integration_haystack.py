@@ -21,7 +21,11 @@ Floats = NDArray[np.float32]
 def answers(zoo: Zoo) -> dict[str, Any]:
     arguments = {"url": zoo.url, "model": MODEL, "texts": TEXTS, "query": QUERY, "documents": DOCUMENTS}
     program = Path(__file__).with_name("integration_haystack_program.py")
-    result: dict[str, Any] = environments.run("clients", program, arguments, PYTHONPATH=environments.SOURCE)
+    variables = {
+        "PYTHONPATH": environments.SOURCE,
+        "HAYSTACK_DESERIALIZATION_ALLOWLIST": "lemni.integrations.haystack",  # for YAML
+    }
+    result: dict[str, Any] = environments.run("clients", program, arguments, **variables)
     return result
 
 

@@ -19,7 +19,6 @@ except ModuleNotFoundError as error:
     raise missing_extra("chromadb", "chroma", "lemni.integrations.chroma") from error
 
 
-@register_embedding_function
 class LemniEmbeddingFunction(EmbeddingFunction[Documents]):
     """Vectors of texts. The collection keeps everything but the key, which is `LEMNI_API_KEY` when it is opened again.
 
@@ -66,3 +65,6 @@ class LemniEmbeddingFunction(EmbeddingFunction[Documents]):
     def build_from_config(config: dict[str, Any]) -> LemniEmbeddingFunction:
         """The function that `get_config` described."""
         return LemniEmbeddingFunction(**config)
+
+
+register_embedding_function(LemniEmbeddingFunction)

@@ -3,8 +3,7 @@
 A pipeline that is saved keeps where the server is and which variable has the key, never the key of a given client.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed: Haystack connects components by the types of `run`, and earlier ones read no strings.
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
