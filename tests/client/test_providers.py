@@ -293,6 +293,26 @@ def test_a_client_that_nobody_holds_closes_itself(server: Watched) -> None:
     assert session._closed.is_set()
 
 
+def test_a_client_that_is_forgotten_in_async_code_leaves_no_connection(server: Watched) -> None:
+    async def forget() -> None:
+        client = make("infinity", server.url)
+        await client.agenerate_embedding("Hello")
+        session = await client._async_session()
+        del client
+        gc.collect()
+        await asyncio.sleep(0.05)
+        assert session._closed
+
+    asyncio.run(forget())
+
+
+async def test_calls_side_by_side(server: Watched, reference: NDArray[np.float32]) -> None:
+    async with make("infinity", server.url) as client:
+        rows = await asyncio.gather(*(client.agenerate_embedding(text) for text in TEXTS * 5))
+        same(rows, np.tile(reference, (5, 1)))
+    assert sorted(text for inputs in server.inputs for text in inputs) == sorted(TEXTS)
+
+
 def test_a_closed_client_says_so(client: Any) -> None:
     client.generate_embedding("Hello")
     client.close()
@@ -329,6 +349,16 @@ def test_a_provider_of_one_s_own() -> None:
         assert client.health_check() is True
     with Lengths(use_l2_norm=False, cache=None) as raw:
         assert raw.generate_embedding("abc") == [3.0, 0.0, 9.0, 12.0]
+
+
+@pytest.mark.parametrize("cache", ["memory", None])
+def test_a_provider_that_gives_too_few(cache: str | None) -> None:
+    class TooFew(BaseEmbeddingClient):
+        def _generate_embedding_raw(self, texts: list[str]) -> list[list[float]]:
+            return [[1.0]]
+
+    with pytest.raises(EmbeddingGenerationError, match=r"^TooFew gave 1 vectors for 2 texts$"):
+        TooFew(cache=cache).generate_embedding(["a", "b"])
 
 
 def test_the_base_has_no_vectors() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -339,6 +341,18 @@ def test_the_cache(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_cache() -> None:
     with pytest.raises(ConfigError, match="unknown cache 'memcached"):
         create_infinity_client(cache="memcached://host")
+
+
+def test_clients_of_servers_are_light() -> None:
+    program = (
+        "import sys; from lemni.client import *; import lemni.client as c\n"
+        "c.create_infinity_client(); c.create_ollama_client(); c.create_openai_client(api_key='k')\n"
+        "c.create_local_client()\n"
+        "heavy = ['pydantic', 'fastapi', 'openvino', 'torch', 'tokenizers', 'PIL', 'redis', 'lemni.engine']\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_public_names() -> None:

@@ -210,12 +210,12 @@ class BaseEmbeddingClient:
         try:
             if self.cache is None:
                 began = time.perf_counter()
-                return self._finished(self._measured(self._embed(texts, deadline), began))
+                return self._finished(self._measured(self._embed(texts, deadline), texts, began))
             keys = self._keys(texts, self._identify(deadline))
 
             def compute(positions: list[int]) -> Rows:
-                began = time.perf_counter()
-                return self._measured(self._embed([texts[place] for place in positions], deadline), began)
+                began, some = time.perf_counter(), [texts[place] for place in positions]
+                return self._measured(self._embed(some, deadline), some, began)
 
             rows = self.cache.through(
                 keys, compute, timeout_s=left_s(deadline), widen=functools.partial(widened, len(keys))
@@ -234,12 +234,12 @@ class BaseEmbeddingClient:
         try:
             if self.cache is None:
                 began = time.perf_counter()
-                return self._finished(self._measured(await self._aembed(texts, deadline), began))
+                return self._finished(self._measured(await self._aembed(texts, deadline), texts, began))
             keys = self._keys(texts, await self._aidentify(deadline))
 
             async def compute(positions: list[int]) -> Rows:
-                began = time.perf_counter()
-                return self._measured(await self._aembed([texts[place] for place in positions], deadline), began)
+                began, some = time.perf_counter(), [texts[place] for place in positions]
+                return self._measured(await self._aembed(some, deadline), some, began)
 
             rows = await self.cache.athrough(
                 keys, compute, timeout_s=left_s(deadline), widen=functools.partial(widened, len(keys))
@@ -254,8 +254,11 @@ class BaseEmbeddingClient:
         if self._closed:
             raise EmbeddingGenerationError(f"this {type(self).__name__} is closed; make a new one")
 
-    def _measured(self, rows: Any, began: float) -> Rows:
+    def _measured(self, rows: Any, texts: list[str], began: float) -> Rows:
         self.embedding_time_ms = (time.perf_counter() - began) * 1000
+        if len(rows) != len(texts):
+            kind = type(self).__name__
+            raise EmbeddingGenerationError(f"{kind} gave {len(rows)} vectors for {len(texts)} texts")
         return [np.asarray(row, np.float32) for row in rows]
 
     def _keys(self, texts: list[str], model: Model | None) -> list[bytes]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import orjson
 
 from lemni.client.cache import EmbeddingCache
 from lemni.client.environment import Environment
@@ -17,6 +16,7 @@ from lemni.client.provider_cache import FROM_ENVIRONMENT
 from lemni.client.remedies import Advice
 from lemni.client.remote_client import RemoteEmbeddingClient
 from lemni.client.wire.http import HttpReply, HttpRequest, json_of
+from lemni.client.wire.inputs import json_bytes
 from lemni.client.wire.models import Model
 from lemni.client.wire.usage import Answer, number
 
@@ -89,7 +89,7 @@ class OllamaEmbeddingClient(RemoteEmbeddingClient):
 
     def _request(self, texts: list[str], dimensions: int | None) -> HttpRequest:
         body = {"model": self.model, "input": texts} | ({} if dimensions is None else {"dimensions": dimensions})
-        return HttpRequest("/api/embed", orjson.dumps(body), at_root=True)
+        return HttpRequest("/api/embed", json_bytes(body), at_root=True)
 
     def _read(self, reply: HttpReply, count: int) -> Answer:
         content = json_of(reply)
@@ -117,7 +117,7 @@ class OllamaEmbeddingClient(RemoteEmbeddingClient):
         return self._connection.identities.of(tagged)
 
     def _described(self) -> Any:
-        request = HttpRequest("/api/show", orjson.dumps({"model": self.model}), at_root=True)
+        request = HttpRequest("/api/show", json_bytes({"model": self.model}), at_root=True)
         content = json_of((yield from self._connection.ask_briefly(request)))
         if not isinstance(content, dict):
             raise BadAnswer("the server's answer is no object")

@@ -142,7 +142,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
 
     def _health(self) -> Any:
         try:
-            yield from self._connection.ask_briefly(self.health_request)
+            yield from self._connection.ask_briefly(self.health_request, _BRIEF_S, time.monotonic() + _BRIEF_S)
             return True
         except LemniError:
             pass
@@ -164,7 +164,8 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
         return [model.id for model in models]
 
     def _list(self, most_s: float) -> Any:
-        reply = yield from self._connection.ask_briefly(self.models_request, most_s)
+        """The models, within so many seconds for all servers together."""
+        reply = yield from self._connection.ask_briefly(self.models_request, most_s, time.monotonic() + most_s)
         return self._read_models(reply)
 
     def _info(self) -> Any:
