@@ -29,6 +29,13 @@ def scored(found):
     return [[one.page_content, one.metadata["relevance_score"], one.metadata["a"], one.id] for one in found]
 
 
+def refused(embeddings):
+    try:
+        embeddings.embed_query("a")
+    except lemni.LemniError as error:
+        return str(error)
+
+
 async def with_an_async_client():
     async with lemni.AsyncClient(url) as client:
         embeddings = LemniEmbeddings("sided", async_client=client)
@@ -37,6 +44,7 @@ async def with_an_async_client():
             await embeddings.aembed_documents(arguments["documents"]),
             await embeddings.aembed_query(query),
             scored(await rerank.acompress_documents(documents, query)),
+            refused(embeddings),
         )
 
 
@@ -57,6 +65,7 @@ print(
             "async ranks": own[2],
             "thread ranks": scored(asyncio.run(ranker.acompress_documents(documents, query))),
             "no ranks": ranker.compress_documents([], query),
+            "sync": own[3],
             "untouched": [one.metadata for one in documents],
             "found": [[one.page_content, score] for one, score in store.similarity_search_with_score(query, k=3)],
             "compressed": scored(retriever.invoke(query)),

@@ -69,6 +69,7 @@ print(
                 )
             },
             "hybrid": hybrid(),
+            "distance of sided": sided.collection()["vectors_config"]["dense"].distance,
             "picture": [len(image.vector["dense"]), size, image.payload],
             "none": vectors.points([]),
             "wrong kind": error(lambda: sided.query(query, "sparse")),

@@ -43,6 +43,10 @@ def test_options_and_no_documents(answers: dict[str, Any]) -> None:
     assert answers["none"] == answers["no ranks"] == []
 
 
+def test_a_sync_call_with_an_async_client_only_is_refused(answers: dict[str, Any]) -> None:
+    assert answers["sync"] == "only async_client is given; a sync call needs client too"
+
+
 @pytest.mark.parametrize("case", ["ranks", "async ranks", "thread ranks"])
 def test_ranks(answers: dict[str, Any], relevance: Floats, case: str) -> None:
     order = np.argsort(-relevance)

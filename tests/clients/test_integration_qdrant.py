@@ -45,6 +45,7 @@ def test_collection(answers: dict[str, Any]) -> None:
         "sparse": {},
         "multi_vector": {"size": 16, "distance": "Dot", "multivector_config": {"comparator": "max_sim"}},
     }
+    assert answers["distance of sided"] == "Dot"
 
 
 def test_dense(answers: dict[str, Any], cosines: Floats) -> None:

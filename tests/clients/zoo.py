@@ -26,7 +26,7 @@ class Zoo:
 
     Attributes:
         url: of the server, which wants no key.
-        sided: "sided", a dense model with different prompts for queries and documents.
+        sided: "sided", a dense model with different prompts for queries and documents, compared by the dot product.
         splade: "splade", a sparse model.
         colbert: "colbert", a model of late interaction.
     """
@@ -47,7 +47,8 @@ def zoo_with(default: Any, name: str, tiny_models: Path, folder: Path) -> Iterat
     """Serve the default model, "ranker" and "clip" from `tiny_models`, and those that are made here in `folder`."""
     from sentence_transformers.models import Normalize, Pooling
 
-    sided = tiny.sentence_model(folder / "sided", [Pooling(32), Normalize()], prompts=PROMPTS)
+    modules = [Pooling(32), Normalize()]
+    sided = tiny.sentence_model(folder / "sided", modules, prompts=PROMPTS, similarity_fn_name="dot")
     splade = sparse_models.splade(folder / "splade")
     colbert = test_colbert.encoder(folder / "colbert", {})
     folders = {

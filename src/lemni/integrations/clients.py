@@ -50,8 +50,10 @@ class Clients:
 
     @cached_property
     def client(self) -> lemni.Client:
-        """The sync client."""
-        _, base_url, api_key, client, _, _ = self._given
+        """The sync client. Raises InvalidRequest if only an async one was given: it knows the server, this does not."""
+        _, base_url, api_key, client, async_client, _ = self._given
+        if async_client and not client:
+            raise InvalidRequest("only async_client is given; a sync call needs client too")
         return client or lemni.Client(base_url, api_key=api_key)
 
     def documents(self, texts: Seq[Item], **how: Any) -> list[list[float]]:

@@ -33,9 +33,11 @@ class LemniModel(llm.EmbeddingModel):
 
     def embed_batch(self, items: Iterable[str | bytes], key: str | None = None) -> Iterator[list[float]]:
         """A vector for each text or image file. Raises click.ClickException, which `llm` prints."""
+        # Without a name nobody has answered a moment ago.
+        settings: dict[str, Any] = {} if self.name else {"retries": 0}
         inputs = [lemni.Image(item) if isinstance(item, bytes) else item for item in items]
         try:
-            with lemni.Client(api_key=_key(key), model=self.name) as client:
+            with lemni.Client(api_key=_key(key), model=self.name, **settings) as client:
                 yield from client.embed(inputs).tolist()
         except LemniError as error:
             raise click.ClickException(str(error)) from error
