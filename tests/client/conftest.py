@@ -11,6 +11,7 @@ import pytest
 from lemni import hub
 from tests.client.late_interaction_server import Live, late_interaction_server
 from tests.client.provider_server import Watched, named_models
+from tests.client.zoo import Zoo, open_zoo
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def zoo(minilm: hub.ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
+    with open_zoo(minilm.path, tmp_path_factory.mktemp("zoo")) as found:
+        yield found

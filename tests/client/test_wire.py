@@ -217,9 +217,10 @@ def test_a_partial_failure_is_placed_in_a_longer_list() -> None:
 
 # Answers: whatever comes, it is read, or it is a BadAnswer.
 
-FIELDS = (
-    ["data", "embedding", "index", "shape", "sparse_embedding", "indices", "values", "scale", "usage", "total_tokens", "results", "score", "label", "id"]
-)
+FIELDS = [
+    *("data", "embedding", "index", "shape", "sparse_embedding", "indices", "values", "scale"),
+    *("usage", "total_tokens", "results", "score", "label", "id"),
+]
 JSON_VALUES: Any = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([1e300, 10**25, 0.5, "AAAAAA==", "AACAfw==", "x"]),
     lambda inner: (

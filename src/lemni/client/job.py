@@ -70,8 +70,11 @@ Answering: TypeAlias = Generator[Send | Wait, HttpReply | ClientError | None, li
 
 
 def answer_part(job: Job[Any], positions: range, talk: Talk, counters: Counters, forgiven: int = 0) -> Answering:
-    """Ask for one part. What is too large for the server (413) is asked for in halves; of a part of a long list, up to
-    `forgiven` inputs that the server blames by their index fail alone, and the others are asked for again."""
+    """Ask for one part. What is too large for the server (413, or over Lemni's limit of items) is asked for in halves.
+
+    Of a part of a long list, up to `forgiven` inputs that the server blames by their index fail alone, and the others
+    are asked for again.
+    """
     outcomes: list[Outcome] = []
     pieces = [positions]
     while pieces:
@@ -81,7 +84,7 @@ def answer_part(job: Job[Any], positions: range, talk: Talk, counters: Counters,
             answer = yield from _asked(job, items, talk)
         except ClientError as error:
             failure, guilty = placed(error, piece), error.item if error.status in (400, 422) else None
-            if error.status == 413 and len(items) > 1:
+            if len(items) > 1 and (error.status == 413 or error.code == "too_many_items"):
                 half = piece.start + len(items) // 2
                 pieces[:0] = [range(piece.start, half), range(half, piece.stop)]
                 continue

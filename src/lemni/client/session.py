@@ -58,15 +58,15 @@ class Session:
             ledger = Ledger(parts, len(job.items), on_progress)
             waiting = iter(parts)
 
-            def ask(stop: threading.Event) -> None:
+            def ask(stop: threading.Event | None = None) -> None:
                 for part in waiting:
-                    if ledger.last is not None or stop.is_set():
+                    if ledger.last is not None or (stop is not None and stop.is_set()):
                         break
                     ledger.record(self.run(answer_part(job, part, talk, self.connection.counters, forgiven), stop))
 
             threads = min(self.connection.concurrency, len(parts))
             if threads <= 1:
-                ask(self._closed)
+                ask()
             else:
                 side_by_side(ask, threads)
         return ledger.result(job)

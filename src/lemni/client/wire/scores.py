@@ -23,9 +23,12 @@ def rerank_request(query: Item, documents: Seq[Item], options: Mapping[str, Any]
 
 
 def score_request(pairs: Seq[Pair], options: Mapping[str, Any]) -> HttpRequest:
-    """`POST /score` as Lemni and vLLM take it."""
+    """`POST /score` as Lemni and vLLM take it, who call `raw_scores` the absence of an activation."""
     sides = {"text_1": [input_of(pair.first) for pair in pairs], "text_2": [input_of(pair.second) for pair in pairs]}
-    return _request("/score", sides, options)
+    renamed = dict(options)
+    if (raw := renamed.pop("raw_scores", None)) is not None:
+        renamed["use_activation"] = not raw
+    return _request("/score", sides, renamed)
 
 
 def classify_request(texts: Seq[Item], options: Mapping[str, Any]) -> HttpRequest:

@@ -76,13 +76,14 @@ class RerankBody(BaseModel):
 
 
 class ClassifyBody(BaseModel):
-    """`POST /classify`."""
+    """`POST /classify`. `truncate` is Lemni's own."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
     input: Any = Field(description="A list of texts.")
     model: str | None = Field(None, description=_MODEL)
     raw_scores: bool | None = Field(None, description="Logits instead of probabilities.")
+    truncate: TruncateField = Field(None, description="What to do with texts over the model's length.")
 
 
 class Stats(BaseModel):
@@ -241,7 +242,7 @@ async def classify(call: Call) -> Response:
     body = checked(ClassifyBody, call.body, required=("input",))
     texts = texts_of([body.input] if isinstance(body.input, str) else body.input, call.max_items, "input")
     card = await call.card(body.model, "classify")
-    options = Options(activation="none" if body.raw_scores else None)
+    options = Options(truncate=body.truncate, activation="none" if body.raw_scores else None)
     result = await call.run(card, texts, options, tasks=("classify",))
     data = [
         [{"score": float(row[place]), "label": card.labels[place]} for place in (-row).argsort(kind="stable")]

@@ -79,7 +79,9 @@ async def score(call: Call) -> Response:
     seconds = await call.items(card, raw[1], names[1])
     firsts = firsts * len(seconds) if len(firsts) == 1 else firsts
     pairs = [Pair(a, b) for a, b in zip(firsts, seconds, strict=True)]  # type: ignore[arg-type]
-    options = Options(activation="none" if body.use_activation is False else None, **_limits(body))
+    limits = _limits(body)
+    limits["truncate"] = body.truncate or limits["truncate"]
+    options = Options(prompt=body.prompt, activation="none" if body.use_activation is False else None, **limits)
     result = await call.run(card, pairs, options, tasks=("score",), field=names[1])
     data = [{"index": n, "object": "score", "score": float(one)} for n, one in enumerate(result.scores)]
     return json_response(_answer("score", card, result, data), truncation_header(result))

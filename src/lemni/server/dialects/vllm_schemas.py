@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lemni.server.inputs import TruncateField
+
 EncodingFormat = Literal["float", "base64", "bytes", "bytes_only"]
 EmbedDtype = Literal["float32", "float16", "bfloat16", "fp8_e4m3", "fp8_e5m2"]
 _Limit = Annotated[int, Field(ge=-1)]
@@ -48,7 +50,7 @@ class PoolingBody(_Encoded):
 
 
 class ScoreBody(_Body):
-    """`POST /score`: one of the pairs of fields."""
+    """`POST /score`: one of the pairs of fields. The fields from `truncate` on are Lemni's own."""
 
     text_1: Any = None
     text_2: Any = None
@@ -58,6 +60,8 @@ class ScoreBody(_Body):
     documents: Any = None
     items: Any = None
     use_activation: bool | None = Field(None, description="False gives logits.")
+    truncate: TruncateField = Field(None, description="What to do with pairs over the model's length.")
+    prompt: str | None = Field(None, max_length=10_000, description="The instruction of a causal reranker.")
 
 
 class ClassifyBody(_Inputs):
