@@ -1,18 +1,17 @@
-"""Requests straight to a server, sync and async, on kept connections: httpcore's streams and httptools' parser.
+"""Requests straight to a server, on kept connections, for threads: httpcore's streams and httptools' parser.
 
 A third of the CPU time that a call takes through httpx, whose parsing and bookkeeping are Python (`python -m benchmarks
-client`). `transport.py` calls it for what needs no proxy.
+client`). `transport.py` calls it for what needs no proxy. `async_direct.py` is its twin.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import httpcore
@@ -31,18 +30,19 @@ CHUNK = 1 << 18  # bytes read at once
 
 Origin = tuple[str, str, int]
 
-Stream = TypeVar("Stream", httpcore.NetworkStream, httpcore.AsyncNetworkStream)
+StreamT = TypeVar("StreamT")
 
 
-class Idle(Generic[Stream]):
+class Idle(Generic[StreamT]):
     """Connections that wait for the next request; the one that was used last goes first. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_good: Callable[[StreamT], bool]) -> None:
+        self._is_good = is_good
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Origin, float, Stream]] = []
+        self._waiting: list[tuple[Origin, float, StreamT]] = []
         self._closed = False
 
-    def take(self, origin: Origin) -> tuple[Stream | None, list[Stream]]:
+    def take(self, origin: Origin) -> tuple[StreamT | None, list[StreamT]]:
         """A connection to `origin`, if there is a good one, and those that should be closed."""
         oldest = time.monotonic() - LONGEST_IDLE_S
         with self._lock:
@@ -51,13 +51,12 @@ class Idle(Generic[Stream]):
             for place in range(len(self._waiting) - 1, -1, -1):
                 if self._waiting[place][0] == origin:
                     stream = self._waiting.pop(place)[2]
-                    # Before a request there is nothing to read but the end.
-                    if not stream.get_extra_info("is_readable"):
+                    if self._is_good(stream):
                         return stream, stale
                     stale.append(stream)
         return None, stale
 
-    def give(self, origin: Origin, stream: Stream) -> bool:
+    def give(self, origin: Origin, stream: StreamT) -> bool:
         """Keep a connection; False if it should be closed instead."""
         with self._lock:
             if self._closed:
@@ -65,7 +64,7 @@ class Idle(Generic[Stream]):
             self._waiting.append((origin, time.monotonic(), stream))
             return True
 
-    def close(self) -> list[Stream]:
+    def close(self) -> list[StreamT]:
         """Keep none any more. Returns those that are to be closed."""
         with self._lock:
             self._closed = True
@@ -102,7 +101,8 @@ class Direct:
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._prepared = Prepared(headers)
         self._backend = httpcore.SyncBackend()
-        self._idle: Idle[httpcore.NetworkStream] = Idle()
+        # Before a request there is nothing to read but the end.
+        self._idle: Idle[httpcore.NetworkStream] = Idle(lambda stream: not stream.get_extra_info("is_readable"))
         self._free = threading.BoundedSemaphore(MOST_IN_USE)
 
     def exchange(self, send: Send) -> HttpReply | ClientError:
@@ -144,69 +144,6 @@ class Direct:
                 return stream.start_tls(self._prepared.tls, host, left_s(deadline))
             except BaseException:
                 stream.close()
-                raise
-        return stream
-
-
-class AsyncDirect:
-    """Connections for one event loop. The twin of `Direct`."""
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._prepared = Prepared(headers)
-        self._backend = httpcore.AnyIOBackend()
-        self._idle: Idle[httpcore.AsyncNetworkStream] = Idle()
-        self._free = asyncio.Semaphore(MOST_IN_USE)
-
-    async def exchange(self, send: Send) -> HttpReply | ClientError:
-        """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
-        deadline = time.monotonic() + send.timeout_s
-        opening = self._prepared.opening(send)
-        reading = Reading()
-        stream = None
-        try:
-            await self._acquire(deadline)
-        except httpcore.PoolTimeout as error:
-            return failed(error, send)
-        try:
-            stream, stale = self._idle.take(opening.origin)
-            for one in stale:
-                await one.aclose()
-            if stream is None:
-                stream = await self._connect(opening.origin, deadline)
-            with contextlib.suppress(httpcore.WriteError):  # who refuses a body may answer before it is sent
-                await stream.write(message(opening, send), left_s(deadline))
-            while not reading.whole:
-                reading.feed(await stream.read(CHUNK, left_s(deadline)))
-            return reading.reply()
-        except FAILURES as error:
-            return failed(error, send)
-        finally:
-            self._free.release()
-            if stream is not None and not (reading.reusable and self._idle.give(opening.origin, stream)):
-                await stream.aclose()
-
-    async def close(self) -> None:
-        """Close what is idle now, and the others when they are done."""
-        for stream in self._idle.close():
-            await stream.aclose()
-
-    async def _acquire(self, deadline: float) -> None:
-        if not self._free.locked():
-            await self._free.acquire()
-            return
-        try:
-            await asyncio.wait_for(self._free.acquire(), left_s(deadline))
-        except (asyncio.TimeoutError, TimeoutError) as error:
-            raise httpcore.PoolTimeout from error
-
-    async def _connect(self, origin: Origin, deadline: float) -> httpcore.AsyncNetworkStream:
-        scheme, host, port = origin
-        stream = await self._backend.connect_tcp(host, port, left_s(deadline))
-        if scheme == "https":
-            try:
-                return await stream.start_tls(self._prepared.tls, host, left_s(deadline))
-            except BaseException:
-                await stream.aclose()
                 raise
         return stream
 

@@ -1,7 +1,7 @@
 """Sends one request, sync or async, and turns what can go wrong into the client's errors.
 
-Requests go straight to the server (`direct.py`). Through httpx go those that need more: a proxy of the environment, a
-password in the URL, or a client that was given.
+Requests go straight to the server (`direct.py`, `async_direct.py`). Through httpx go those that need more: a proxy of
+the environment, a password in the URL, or a client that was given.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from urllib.request import getproxies
 
 import httpx
 
+from lemni.client.async_direct import AsyncDirect
 from lemni.client.conversation import Send
-from lemni.client.direct import LONGEST_IDLE_S, MOST_IN_USE, AsyncDirect, Direct
+from lemni.client.direct import LONGEST_IDLE_S, MOST_IN_USE, Direct
 from lemni.client.errors import ClientError
 from lemni.client.failures import FAILURES, failed, late
 from lemni.client.wire.http import HttpReply
