@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import lemni
+from lemni.client import Retries
+
+FAST = Retries(times=2, first_s=0.01, longest_s=0.02)
+"""Retries that no test waits for."""
 
 
 class Asking:

@@ -287,6 +287,11 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Behaviour:
     return behave
 
 
+def change_first(**fields: Any) -> Behaviour:
+    """The right answer, but for these fields of the first entry."""
+    return changed(lambda answer: answer["data"][0].update(fields))
+
+
 def slow(seconds: float, then: Behaviour = good) -> Behaviour:
     """Nothing for so long, and then something."""
 

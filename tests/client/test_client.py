@@ -4,9 +4,7 @@ weights, and of sentence-transformers."""
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,8 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 import lemni
-from lemni import Audio, Image, Mixed, Pair
-from lemni.client import PartialFailure, Retries, StatusError
-from lemni.errors import ConfigError, InvalidRequest
+from lemni import Image, Pair
+from lemni.client import PartialFailure, StatusError
 from tests.client.asking import Asking
 from tests.client.recordings import recorded, replaying
 from tests.client.zoo import DENSE, KEY, Zoo
@@ -30,25 +27,6 @@ TEXTS = ["A cat sits on the mat.", "", "日本語のテキスト 🙂", "word " 
 LONG = "word " * 600
 QUERY = "Where do cats sleep?"
 DOCUMENTS = ["Rust is a language.", "Cats sleep on sofas.", "A dog runs.", "abc", "the mat"]
-
-
-@pytest.fixture(params=[True, False], ids=["sync", "async"])
-def sync(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture
-def ask(sync: bool, zoo: Zoo) -> Iterator[Callable[..., Asking]]:
-    """Makes clients of the server that has all models, or of another; they are closed with the test."""
-    made: list[Asking] = []
-
-    def make(url: str | None = None, **settings: Any) -> Asking:
-        made.append(Asking(sync, url or zoo.url, **{"retries": 0, **settings}))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.end()
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +43,9 @@ def near(ours: Any, theirs: Any, atol: float = 2e-6) -> None:
 
 
 def test_vectors_are_those_of_sentence_transformers(
-    ask: Callable[..., Asking], sentence_transformer: SentenceTransformer
+    ask_zoo: Callable[..., Asking], sentence_transformer: SentenceTransformer
 ) -> None:
-    vectors = ask(model=DENSE).embed(TEXTS)
+    vectors = ask_zoo(model=DENSE).embed(TEXTS)
     assert vectors.dtype == np.float32
     near(vectors, sentence_transformer.encode(TEXTS, batch_size=1), 1e-5)
 
@@ -92,18 +70,18 @@ def test_vectors_are_those_of_sentence_transformers(
     ids=str,
 )
 def test_vectors_with_options_are_those_of_the_library(
-    zoo: Zoo, ask: Callable[..., Asking], how: dict[str, Any]
+    zoo: Zoo, ask_zoo: Callable[..., Asking], how: dict[str, Any]
 ) -> None:
     texts = [*TEXTS, LONG]
     expected = zoo.model(DENSE).embed(texts, **{k: int(v) if k == "dimensions" and v else v for k, v in how.items()})
-    near(ask(model=DENSE).embed(texts, **how), expected, 1e-5)
+    near(ask_zoo(model=DENSE).embed(texts, **how), expected, 1e-5)
 
 
-def test_a_prompt_by_its_name(zoo: Zoo, ask: Callable[..., Asking]) -> None:
+def test_a_prompt_by_its_name(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
     texts = ["who is it", "a cat"]
     for name in ("query", "document"):
         theirs = zoo.model("colbert").multi_vector(texts, prompt_name=name)
-        for ours, one in zip(ask(model="colbert").multi_vector(texts, prompt_name=name), theirs, strict=True):
+        for ours, one in zip(ask_zoo(model="colbert").multi_vector(texts, prompt_name=name), theirs, strict=True):
             near(ours, one, 1e-5)
 
 
@@ -121,11 +99,11 @@ OUTPUT_TYPES = {
 
 @pytest.mark.parametrize("output_type", OUTPUT_TYPES)
 def test_every_output_type_is_the_same_however_it_travels(
-    zoo: Zoo, ask: Callable[..., Asking], output_type: str
+    zoo: Zoo, ask_zoo: Callable[..., Asking], output_type: str
 ) -> None:
     texts = TEXTS[:3]
     answers = {
-        encoding: ask(model=DENSE, encoding=encoding).embed(texts, output_type=output_type)
+        encoding: ask_zoo(model=DENSE, encoding=encoding).embed(texts, output_type=output_type)
         for encoding in ("raw", "base64", "float")
     }
     full = zoo.model(DENSE).embed(texts)
@@ -140,9 +118,9 @@ def test_every_output_type_is_the_same_however_it_travels(
         assert np.mean(answers["raw"] != expected) < 0.01
 
 
-def test_token_ids(zoo: Zoo, ask: Callable[..., Asking]) -> None:
+def test_token_ids(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
     ids = [[101, 1037, 4937, 102], [101, 102]]
-    client = ask(model=DENSE)
+    client = ask_zoo(model=DENSE)
     expected = zoo.model(DENSE).embed(ids)
     near(client.embed(ids), expected, 1e-5)
     near(client.embed([np.array(one) for one in ids]), expected, 1e-5)
@@ -150,20 +128,20 @@ def test_token_ids(zoo: Zoo, ask: Callable[..., Asking]) -> None:
     near(client.embed(["a cat"]), client.embed([ids[0]]), 1e-5)
 
 
-def test_images(zoo: Zoo, ask: Callable[..., Asking]) -> None:
+def test_images(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
     images = [Image(picture(seed=seed)) for seed in range(3)]
-    model, client = zoo.model("clip"), ask(model="clip", batch_size=2)
+    model, client = zoo.model("clip"), ask_zoo(model="clip", batch_size=2)
     near(client.embed(images), model.embed(images), 1e-5)
     near(client.embed(images[0]), model.embed(images[0]), 1e-5)
     near(client.embed([images[0], "a cat"]), model.embed([images[0], "a cat"]), 1e-5)
     near(client.similarity(images[1], ["a", "b"]), model.embed(images[1]) @ model.embed(["a", "b"]).T, 1e-5)
 
 
-def test_sparse_vectors(zoo: Zoo, ask: Callable[..., Asking]) -> None:
+def test_sparse_vectors(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
     texts = ["a cat", "", "the mat on the floor", "a"]
     expected = zoo.model("splade").sparse(texts)
     for encoding in ("raw", "base64", "float"):
-        ours = ask(model="splade", encoding=encoding, batch_size=3).sparse(texts)
+        ours = ask_zoo(model="splade", encoding=encoding, batch_size=3).sparse(texts)
         assert len(ours) == len(expected)
         for one, other in zip(ours, expected, strict=True):
             assert one.indices.dtype == np.int32
@@ -172,18 +150,18 @@ def test_sparse_vectors(zoo: Zoo, ask: Callable[..., Asking]) -> None:
             near(one.values, other.values, 1e-5)
 
 
-def test_multi_vectors(zoo: Zoo, ask: Callable[..., Asking]) -> None:
+def test_multi_vectors(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
     texts = ["a cat", "the mat on the floor", "a"]
     expected = zoo.model("colbert").multi_vector(texts, input_type="document")
     for encoding in ("raw", "base64", "float"):
-        ours = ask(model="colbert", encoding=encoding, batch_size=2).multi_vector(texts, input_type="document")
+        ours = ask_zoo(model="colbert", encoding=encoding, batch_size=2).multi_vector(texts, input_type="document")
         for one, other in zip(ours, expected, strict=True):
             assert one.dtype == np.float32
             near(one, other, 1e-5)
 
 
-def test_a_lone_item_is_a_row_and_nothing_is_nothing(ask: Callable[..., Asking]) -> None:
-    client = ask(model=DENSE)
+def test_a_lone_item_is_a_row_and_nothing_is_nothing(ask_zoo: Callable[..., Asking]) -> None:
+    client = ask_zoo(model=DENSE)
     lone, listed = client.embed(TEXTS[0]), client.embed(TEXTS[:1])
     assert (lone.shape, listed.shape) == ((384,), (1, 384))
     np.testing.assert_array_equal(lone, listed[0])
@@ -197,17 +175,17 @@ def test_a_lone_item_is_a_row_and_nothing_is_nothing(ask: Callable[..., Asking])
     assert client.similarity(["a", "b"], []).shape == (2, 0)
 
 
-def test_what_comes_back_belongs_to_the_caller(ask: Callable[..., Asking]) -> None:
+def test_what_comes_back_belongs_to_the_caller(ask_zoo: Callable[..., Asking]) -> None:
     for encoding in ("raw", "base64", "float"):
         for batch_size in (2, 100):
-            vectors = ask(model=DENSE, encoding=encoding, batch_size=batch_size).embed(TEXTS)
+            vectors = ask_zoo(model=DENSE, encoding=encoding, batch_size=batch_size).embed(TEXTS)
             vectors *= 2
             assert vectors.flags.c_contiguous
             assert vectors.flags.aligned
 
 
-def test_encodings_are_equal_to_the_bit(ask: Callable[..., Asking]) -> None:
-    raw, base64, numbers = (ask(model=DENSE, encoding=one).embed(TEXTS) for one in ("raw", "base64", "float"))
+def test_encodings_are_equal_to_the_bit(ask_zoo: Callable[..., Asking]) -> None:
+    raw, base64, numbers = (ask_zoo(model=DENSE, encoding=one).embed(TEXTS) for one in ("raw", "base64", "float"))
     np.testing.assert_array_equal(raw, base64)
     np.testing.assert_array_equal(raw, numbers)
 
@@ -217,18 +195,18 @@ def test_encodings_are_equal_to_the_bit(ask: Callable[..., Asking]) -> None:
 
 @pytest.mark.parametrize("how", [{}, {"raw_scores": True}, {"top_n": 2}, {"top_n": 0}, {"truncate": "left"}], ids=str)
 @pytest.mark.parametrize("batch_size", [2, 256])
-def test_documents_are_ranked(zoo: Zoo, ask: Callable[..., Asking], how: dict[str, Any], batch_size: int) -> None:
+def test_documents_are_ranked(zoo: Zoo, ask_zoo: Callable[..., Asking], how: dict[str, Any], batch_size: int) -> None:
     there = {"activation": "none"} if how.get("raw_scores") else {}
     options = {name: one for name, one in how.items() if name != "raw_scores"}
     expected = zoo.model("ranker").rerank(QUERY, DOCUMENTS, **options, **there)
-    ours = ask(model="ranker", batch_size=batch_size).rerank(QUERY, DOCUMENTS, **how)
+    ours = ask_zoo(model="ranker", batch_size=batch_size).rerank(QUERY, DOCUMENTS, **how)
     assert [one.index for one in ours] == [one.index for one in expected]
     near([one.score for one in ours], [one.score for one in expected], 1e-5)
 
 
-def test_pairs_are_scored(zoo: Zoo, ask: Callable[..., Asking]) -> None:
+def test_pairs_are_scored(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
     pairs = [Pair(QUERY, document) for document in DOCUMENTS] + [Pair(DOCUMENTS[0], QUERY)]
-    client = ask(model="ranker", batch_size=4)
+    client = ask_zoo(model="ranker", batch_size=4)
     near(client.score(pairs), zoo.model("ranker").score(pairs), 1e-5)
     raw = zoo.model("ranker").score(pairs, activation="none")
     near(client.score(pairs, raw_scores=True), raw, 1e-5)
@@ -236,18 +214,18 @@ def test_pairs_are_scored(zoo: Zoo, ask: Callable[..., Asking]) -> None:
 
 
 @pytest.mark.parametrize("how", [{}, {"top_k": 1}, {"top_k": 2, "raw_scores": True}], ids=str)
-def test_texts_are_classified(zoo: Zoo, ask: Callable[..., Asking], how: dict[str, Any]) -> None:
+def test_texts_are_classified(zoo: Zoo, ask_zoo: Callable[..., Asking], how: dict[str, Any]) -> None:
     there = {"activation": "none"} if how.get("raw_scores") else {}
     expected = zoo.model("labels").classify(DOCUMENTS, top_k=how.get("top_k"), **there)
-    ours = ask(model="labels", batch_size=2).classify(DOCUMENTS, **how)
+    ours = ask_zoo(model="labels", batch_size=2).classify(DOCUMENTS, **how)
     assert [[one.label for one in row] for row in ours] == [[one.label for one in row] for row in expected]
     near([[one.score for one in row] for row in ours], [[one.score for one in row] for row in expected], 1e-5)
 
 
-def test_similarity_is_the_model_s(ask: Callable[..., Asking], sentence_transformer: SentenceTransformer) -> None:
+def test_similarity_is_the_model_s(ask_zoo: Callable[..., Asking], sentence_transformer: SentenceTransformer) -> None:
     a, b = TEXTS[:2], DOCUMENTS[:3]
     expected = sentence_transformer.similarity(sentence_transformer.encode(a), sentence_transformer.encode(b)).numpy()
-    client = ask(model=DENSE)
+    client = ask_zoo(model=DENSE)
     near(client.similarity(a, b), expected, 1e-5)
     near(client.similarity(a[0], b), expected[0], 1e-5)
     near(client.similarity(a, b[0]), expected[:, 0], 1e-5)
@@ -257,8 +235,8 @@ def test_similarity_is_the_model_s(ask: Callable[..., Asking], sentence_transfor
 # The server.
 
 
-def test_models_and_health(zoo: Zoo, ask: Callable[..., Asking]) -> None:
-    client = ask()
+def test_models_and_health(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
+    client = ask_zoo()
     models = {model.id: model for model in client.models()}
     assert set(models) == {"minilm", "ranker", "labels", "splade", "colbert", "clip"}
     card = zoo.model(DENSE).card
@@ -269,18 +247,18 @@ def test_models_and_health(zoo: Zoo, ask: Callable[..., Asking]) -> None:
     assert client.health() is True
 
 
-def test_the_key(zoo: Zoo, ask: Callable[..., Asking]) -> None:
-    assert ask(zoo.guarded, api_key=KEY, model=DENSE).embed("a").shape == (384,)
+def test_the_key(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
+    assert ask_zoo(zoo.guarded, api_key=KEY, model=DENSE).embed("a").shape == (384,)
     for key in ("wrong", ""):
         with pytest.raises(StatusError) as caught:
-            ask(zoo.guarded, api_key=key, model=DENSE).embed("a")
+            ask_zoo(zoo.guarded, api_key=key, model=DENSE).embed("a")
         assert caught.value.status == 401
-    assert ask(zoo.guarded, headers={"Authorization": f"Bearer {KEY}"}, model=DENSE).embed("a").shape == (384,)
+    assert ask_zoo(zoo.guarded, headers={"Authorization": f"Bearer {KEY}"}, model=DENSE).embed("a").shape == (384,)
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "//"])
-def test_forms_of_the_url(zoo: Zoo, ask: Callable[..., Asking], end: str) -> None:
-    client = ask(f" {zoo.url}{end} ")
+def test_forms_of_the_url(zoo: Zoo, ask_zoo: Callable[..., Asking], end: str) -> None:
+    client = ask_zoo(f" {zoo.url}{end} ")
     assert client.embed("a", model=DENSE).shape == (384,)
     assert client.classify(["a"], model="labels")
     assert client.rerank("a", ["b"], model="ranker")
@@ -289,8 +267,8 @@ def test_forms_of_the_url(zoo: Zoo, ask: Callable[..., Asking], end: str) -> Non
     assert client.models()
 
 
-def test_the_server_s_refusals(zoo: Zoo, ask: Callable[..., Asking]) -> None:
-    client = ask()
+def test_the_server_s_refusals(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
+    client = ask_zoo()
     with pytest.raises(StatusError, match="nobody") as caught:
         client.embed("a", model="nobody")
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
@@ -310,11 +288,11 @@ def test_the_server_s_refusals(zoo: Zoo, ask: Callable[..., Asking]) -> None:
     assert caught.value.item == 1
 
 
-def test_too_long_inputs_of_a_long_list_fail_alone(zoo: Zoo, ask: Callable[..., Asking]) -> None:
+def test_too_long_inputs_of_a_long_list_fail_alone(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
     texts = [f"text {number}" for number in range(20)]
     texts[5] = texts[17] = LONG
     with pytest.raises(PartialFailure) as caught:
-        ask(model=DENSE, batch_size=7).embed(texts, truncate="error")
+        ask_zoo(model=DENSE, batch_size=7).embed(texts, truncate="error")
     assert caught.value.missing == [5, 17]
     assert [failure.error.item for failure in caught.value.failures] == [5, 17]
     expected = zoo.model(DENSE).embed(texts)
@@ -322,10 +300,10 @@ def test_too_long_inputs_of_a_long_list_fail_alone(zoo: Zoo, ask: Callable[..., 
         near(vector, expected[place], 1e-5)
 
 
-def test_a_list_over_the_server_s_limit_fits_in_parts(zoo: Zoo, ask: Callable[..., Asking]) -> None:
+def test_a_list_over_the_server_s_limit_fits_in_parts(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
     texts = [f"text {number}" for number in range(30)]
     for batch_size in (8, 256):
-        client = ask(zoo.guarded, api_key=KEY, model=DENSE, batch_size=batch_size)
+        client = ask_zoo(zoo.guarded, api_key=KEY, model=DENSE, batch_size=batch_size)
         near(client.embed(texts), zoo.model(DENSE).embed(texts), 1e-5)
 
 
@@ -373,8 +351,8 @@ def test_sync_and_async_are_equal_to_the_bit(zoo: Zoo) -> None:
         np.testing.assert_array_equal(client.embed(TEXTS), asyncio.run(theirs()))
 
 
-def test_statistics_are_exact(zoo: Zoo, ask: Callable[..., Asking]) -> None:
-    client = ask(model=DENSE, batch_size=2)
+def test_statistics_are_exact(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
+    client = ask_zoo(model=DENSE, batch_size=2)
     client.embed([*TEXTS, LONG])
     found = client.statistics
     result = zoo.model(DENSE).run(lemni.types.Request([*TEXTS, LONG]))
@@ -383,9 +361,9 @@ def test_statistics_are_exact(zoo: Zoo, ask: Callable[..., Asking]) -> None:
     assert found.truncated == len(result.truncated) == 1
 
 
-def test_progress(ask: Callable[..., Asking], capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress(ask_zoo: Callable[..., Asking], capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[tuple[int, int]] = []
-    client = ask(model=DENSE, batch_size=4)
+    client = ask_zoo(model=DENSE, batch_size=4)
     client.embed(TEXTS, progress=lambda done, total: calls.append((done, total)))
     assert calls in ([(4, 6), (6, 6)], [(2, 6), (6, 6)])
     client.embed(TEXTS, progress=True)
@@ -394,23 +372,23 @@ def test_progress(ask: Callable[..., Asking], capsys: pytest.CaptureFixture[str]
     assert not capsys.readouterr().err
 
 
-def test_an_error_of_the_progress_function_is_the_caller_s(ask: Callable[..., Asking]) -> None:
+def test_an_error_of_the_progress_function_is_the_caller_s(ask_zoo: Callable[..., Asking]) -> None:
     def broken(done: int, total: int) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        ask(model=DENSE, batch_size=2).embed(TEXTS, progress=broken)
+        ask_zoo(model=DENSE, batch_size=2).embed(TEXTS, progress=broken)
 
 
-def test_a_generator_and_an_array_of_texts(ask: Callable[..., Asking]) -> None:
-    client = ask(model=DENSE)
+def test_a_generator_and_an_array_of_texts(ask_zoo: Callable[..., Asking]) -> None:
+    client = ask_zoo(model=DENSE)
     expected = client.embed(TEXTS[:3])
     near(client.embed(text for text in TEXTS[:3]), expected)
     near(client.embed(np.array(TEXTS[:3])), expected)
 
 
-def test_the_cache(zoo: Zoo, ask: Callable[..., Asking]) -> None:
-    client = ask(model=DENSE, cache="memory")
+def test_the_cache(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
+    client = ask_zoo(model=DENSE, cache="memory")
     first = client.embed([*TEXTS, TEXTS[0]])
     near(client.embed(TEXTS[::-1]), first[:6][::-1], 0)
     assert client.statistics.inputs == len(TEXTS)
@@ -420,224 +398,10 @@ def test_the_cache(zoo: Zoo, ask: Callable[..., Asking]) -> None:
     near(*quantised, 0)
 
 
-def test_the_cache_keeps_models_apart(zoo: Zoo, ask: Callable[..., Asking]) -> None:
-    client = ask(cache="memory")
+def test_the_cache_keeps_models_apart(zoo: Zoo, ask_zoo: Callable[..., Asking]) -> None:
+    client = ask_zoo(cache="memory")
     assert client.embed("a", model=DENSE).shape == (384,)
     assert client.embed("a", model="clip").shape == (16,)
     assert client.embed("a", model=DENSE).shape == (384,)
     with pytest.raises(StatusError):  # which of the models is for the caller to say
         client.embed("a", model="nobody")
-
-
-# What makes no sense.
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda client: client.embed(None), "texts is of type NoneType"),
-        (lambda client: client.embed(["a", 3]), r"texts\[1\] is of type int"),
-        (lambda client: client.embed(["a", "\ud800"]), r"texts\[1\] is no valid Unicode"),
-        (lambda client: client.embed("a", prompt="\ud800"), "JSON"),
-        (lambda client: client.rerank("q", "text"), "documents is a text"),
-        (lambda client: client.rerank("q", ["a", None]), r"documents\[1\] is of type NoneType"),
-        (lambda client: client.rerank(b"q", ["a"]), "query is of type bytes"),
-        (lambda client: client.rerank("\udc00", ["a"]), "query is no valid Unicode"),
-        (lambda client: client.score(["a"]), r"pairs\[0\] is of type str"),
-        (lambda client: client.score(Pair("a", "b")), "pairs is of type Pair"),
-        (lambda client: client.score(None), "pairs is of type NoneType"),
-        (lambda client: client.score([Pair("a", None)]), r"pairs\[0\].second is of type NoneType"),  # type: ignore
-        (lambda client: client.score([Pair("a", "b"), Pair("\ud800", "b")]), r"pairs\[1\].first is no valid"),
-        (lambda client: client.classify([Image(b"")]), r"texts\[0\] is of type Image"),
-        (lambda client: client.multi_vector(5), "items is of type int"),
-        (lambda client: client.embed("a", deadline_s=0), "deadline_s is 0"),
-        (lambda client: client.embed("a", deadline_s="1"), "deadline_s is '1'"),
-    ],
-)
-def test_wrong_inputs_are_named_and_nothing_is_sent(
-    ask: Callable[..., Asking], call: Callable[[Any], Any], words: str
-) -> None:
-    client = ask(model=DENSE, batch_size=1)
-    with pytest.raises(InvalidRequest, match=words):
-        call(client)
-    assert client.statistics.requests == 0
-
-
-@pytest.mark.parametrize("method", ["embed", "sparse", "multi_vector", "classify"])
-def test_unknown_keywords(ask: Callable[..., Asking], method: str) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'dimension'"):
-        getattr(ask(), method)(["a"], dimension=3)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"base_url": ""}, "base_url is ''"),
-        ({"base_url": []}, r"base_url is \[\]"),
-        ({"base_url": " , "}, "base_url"),
-        ({"base_url": "localhost:7997"}, "must begin with http://"),
-        ({"base_url": "unix:///tmp/socket"}, "must begin with http://"),
-        ({"base_url": "ftp://host"}, "must begin with http://"),
-        ({"base_url": [None]}, "base_url is None"),
-        ({"base_url": "http://"}, "no host"),
-        ({"base_url": "http://host:port"}, "base_url"),
-        ({"base_url": "http://host:99999"}, "base_url"),
-        ({"base_url": "http://[::1"}, "base_url"),
-        ({"base_url": "http://a b"}, "base_url"),
-        ({"base_url": "http://host/?a=b"}, "query"),
-        ({"base_url": "http://host/#a"}, "fragment"),
-        ({"encoding": "int8"}, "encoding is 'int8'"),
-        ({"timeout_s": 0}, "timeout_s is 0"),
-        ({"timeout_s": None}, "timeout_s is None"),
-        ({"timeout_s": float("inf")}, "timeout_s is inf"),
-        ({"timeout_s": float("nan")}, "timeout_s is nan"),
-        ({"deadline_s": -1}, "deadline_s is -1"),
-        ({"concurrency": 2.5}, "concurrency is 2.5"),
-        ({"concurrency": True}, "concurrency is True"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_bytes": "1"}, "batch_bytes is '1'"),
-        ({"retries": "3"}, "retries is '3'"),
-        ({"retries": -1}, "times is -1"),
-        ({"headers": {"a b": "c"}}, "'a b' is no name"),
-        ({"headers": {"a": 3}}, "header 'a'"),
-        ({"headers": {"a": "b\r\nc: d"}}, "header 'a'"),
-        ({"headers": {"a": "ä"}}, "header 'a'"),
-        ({"api_key": "secret\n"}, "header 'authorization'"),
-    ],
-)
-def test_settings_that_make_no_sense(settings: dict[str, Any], words: str) -> None:
-    for kind in (lemni.Client, lemni.AsyncClient):
-        with pytest.raises(InvalidRequest, match=words) as caught:
-            kind(**settings)
-        assert "secret" not in caught.value.message
-
-
-def test_a_password_is_not_shown() -> None:
-    with pytest.raises(InvalidRequest, match="user name") as caught:
-        lemni.Client("http://user:hunter2@host:80")
-    assert "hunter2" not in caught.value.message
-
-
-def test_ipv6(zoo: Zoo) -> None:
-    with lemni.Client("http://[::1]:9", retries=0) as client:
-        assert client.base_url == "http://[::1]:9"
-        assert client.health() is False
-
-
-# The environment.
-
-
-@pytest.fixture
-def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A working directory without a `.env`, and no variables."""
-    monkeypatch.delenv("LEMNI_URL", raising=False)
-    monkeypatch.delenv("LEMNI_API_KEY", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_the_environment(zoo: Zoo, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with lemni.Client() as client:
-        assert client.base_url == "http://127.0.0.1:7997"
-    (empty / ".env").write_text(f"LEMNI_URL={zoo.guarded}/v1\nLEMNI_API_KEY=wrong\n")
-    (empty / "below").mkdir()
-    monkeypatch.chdir(empty / "below")
-    with lemni.Client(model=DENSE, retries=0) as client:
-        assert client.base_url == f"{zoo.guarded}/v1"
-        with pytest.raises(StatusError, match="401"):
-            client.embed("a")
-    monkeypatch.setenv("LEMNI_API_KEY", f" {KEY}\n")
-    with lemni.Client(model=DENSE) as client:
-        assert client.embed("a").shape == (384,)
-    with lemni.Client(zoo.url, model=DENSE) as client:
-        assert client.base_url == zoo.url
-    monkeypatch.setenv("LEMNI_URL", "http://a, http://b")
-    with lemni.Client() as client:
-        assert client._connection.urls == ["http://a", "http://b"]
-    monkeypatch.setenv("LEMNI_URL", "  ")
-    with lemni.Client() as client:
-        assert client.base_url == "http://127.0.0.1:7997"
-
-
-def test_a_file_that_cannot_be_read(empty: Path) -> None:
-    (empty / ".env").write_bytes(b"A=\xff\xfe")
-    with pytest.raises(ConfigError, match=r"\.env cannot be read"):
-        lemni.Client()
-
-
-# Threads, tasks, and the end.
-
-
-def test_threads_share_a_client(zoo: Zoo) -> None:
-    expected = zoo.model(DENSE).embed(TEXTS)
-    errors: list[Exception] = []
-
-    def use() -> None:
-        try:
-            for _ in range(4):
-                near(client.embed(TEXTS), expected, 1e-5)
-        except Exception as error:
-            errors.append(error)
-
-    with lemni.Client(zoo.url, model=DENSE, batch_size=2) as client:
-        threads = [threading.Thread(target=use) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors
-        assert client.statistics.inputs == 8 * 4 * 6
-        assert client.statistics.requests == 8 * 4 * 3
-
-
-def test_a_client_is_closed_in_another_thread(zoo: Zoo) -> None:
-    client = lemni.Client(zoo.url, model=DENSE)
-    client.embed("a")
-    thread = threading.Thread(target=client.close)
-    thread.start()
-    thread.join()
-    with pytest.raises(lemni.client.ClientError, match="closed"):
-        client.embed("a")
-
-
-def test_a_closed_client_says_so(ask: Callable[..., Asking]) -> None:
-    client = ask(model=DENSE, batch_size=1)
-    client.embed(TEXTS)
-    client.close()
-    client.close()
-    for call in (lambda: client.embed("a"), lambda: client.embed(TEXTS), client.models):
-        with pytest.raises(lemni.client.ClientError, match="the client is closed"):
-            call()
-    assert client.health() is False
-
-
-def test_mixed_items_travel(sync: bool) -> None:
-    from tests.client.misbehaving import misbehaving
-
-    with misbehaving() as server:
-        client = Asking(sync, server.url, model="m")
-        client.embed([Mixed(("a", Image(b"GIF8"))), Audio(b"OggS")])
-        client.end()
-        assert server.bodies[0]["input"] == [
-            {"content": [{"text": "a"}, {"image": "data:image/gif;base64,R0lGOA=="}]},
-            {"audio": "data:audio/ogg;base64,T2dnUw=="},
-        ]
-
-
-def test_what_is_not_given_is_not_sent(sync: bool) -> None:
-    from tests.client.misbehaving import misbehaving
-
-    with misbehaving() as server:
-        client = Asking(sync, server.url, headers={"X-Own": "1", "User-Agent": "mine"}, api_key="k")
-        client.embed("a", dimensions=None, model=None, priority="bulk", deadline_s=5, progress=False)
-        client.end()
-        (seen,) = server.seen
-        assert seen.body == {"input": ["a"], "encoding_format": "base64", "priority": "bulk"}
-        assert (seen.headers["x-own"], seen.headers["user-agent"]) == ("1", "mine")
-        assert seen.headers["authorization"] == "Bearer k"
-        assert "safetensors" in seen.headers["accept"]
-
-
-def test_retries_of_a_number(zoo: Zoo) -> None:
-    with lemni.Client(zoo.url, retries=7) as client:
-        assert client._connection.retries == Retries(times=7)

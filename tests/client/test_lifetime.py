@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from lemni.client import ClientError, PartialFailure
 from lemni.client.connection import Connection
 from lemni.client.session import Session
 from tests.client import misbehaving as bad
+from tests.client.asking import Asking
 from tests.client.misbehaving import misbehaving, vector_of, vectors_of
+from tests.client.zoo import DENSE, Zoo
 from tests.server.live import wait_for
 
 pytestmark = pytest.mark.timeout(30)
@@ -259,3 +262,49 @@ def test_importing_the_client_loads_nothing_heavy() -> None:
     environment = {**os.environ, "LEMNI_URL": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, env=environment)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# A live Lemni.
+
+
+def test_threads_share_a_client(zoo: Zoo) -> None:
+    expected = zoo.model(DENSE).embed(TEXTS)
+    errors: list[Exception] = []
+
+    def use() -> None:
+        try:
+            for _ in range(4):
+                np.testing.assert_allclose(client.embed(TEXTS), expected, atol=1e-5)
+        except Exception as error:
+            errors.append(error)
+
+    with lemni.Client(zoo.url, model=DENSE, batch_size=2) as client:
+        threads = [threading.Thread(target=use) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert client.statistics.inputs == 8 * 4 * 6
+        assert client.statistics.requests == 8 * 4 * 3
+
+
+def test_a_client_is_closed_in_another_thread(zoo: Zoo) -> None:
+    client = lemni.Client(zoo.url, model=DENSE)
+    client.embed("a")
+    thread = threading.Thread(target=client.close)
+    thread.start()
+    thread.join()
+    with pytest.raises(lemni.client.ClientError, match="closed"):
+        client.embed("a")
+
+
+def test_a_closed_client_says_so(ask_zoo: Callable[..., Asking]) -> None:
+    client = ask_zoo(model=DENSE, batch_size=1)
+    client.embed(TEXTS)
+    client.close()
+    client.close()
+    for call in (lambda: client.embed("a"), lambda: client.embed(TEXTS), client.models):
+        with pytest.raises(lemni.client.ClientError, match="the client is closed"):
+            call()
+    assert client.health() is False
