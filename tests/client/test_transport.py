@@ -292,14 +292,6 @@ def test_a_proxy_of_the_environment(make: Callable[..., Caller], monkeypatch: py
     assert "\r\nx-mine: 1\r\n" in head.lower()
 
 
-def test_a_password_in_the_url(ask: Caller) -> None:
-    with scripted(always(ok())) as server:
-        ask(server.url.replace("//", "//me:secret@"))
-    assert b"\r\nauthorization: Basic bWU6c2VjcmV0\r\n" in server.requests[0][0].replace(
-        b"Authorization", b"authorization"
-    )
-
-
 def test_tls(make: Callable[..., Caller], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -130,7 +130,7 @@ class AsyncDirect:
             return
         try:
             await asyncio.wait_for(self._free.acquire(), left_s(deadline))
-        except (asyncio.TimeoutError, TimeoutError) as error:
+        except (asyncio.TimeoutError, TimeoutError, httpcore.ReadTimeout) as error:
             raise httpcore.PoolTimeout from error
 
     async def _connect(self, origin: Origin, deadline: float) -> Channel:

@@ -1,7 +1,7 @@
 """Sends one request, sync or async, and turns what can go wrong into the client's errors.
 
 Requests go straight to the server (`direct.py`, `async_direct.py`). Through httpx go those that need more: a proxy of
-the environment, a password in the URL, or a client that was given.
+the environment, or a client that was given. (URLs have no passwords: `connection.py` refuses them.)
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import functools
 import time
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import httpx
@@ -41,7 +40,7 @@ class Transport:
 
     def exchange(self, send: Send) -> HttpReply | ClientError:
         """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
-        if self._direct is not None and _is_plain(send.url):
+        if self._direct is not None:
             return self._direct.exchange(send)
         deadline = time.monotonic() + send.timeout_s
         try:
@@ -85,7 +84,7 @@ class AsyncTransport:
 
     async def exchange(self, send: Send) -> HttpReply | ClientError:
         """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
-        if self._direct is not None and _is_plain(send.url):
+        if self._direct is not None:
             return await self._direct.exchange(send)
 
         async def talk() -> HttpReply:
@@ -118,14 +117,6 @@ class AsyncTransport:
 def _has_proxies() -> bool:
     # As httpx asks, but without its exceptions for some hosts: it knows them itself.
     return any(getproxies().get(scheme) for scheme in ("http", "https", "all"))
-
-
-@functools.lru_cache(64)
-def _is_plain(url: str) -> bool:
-    try:
-        return urlsplit(url).username is None
-    except ValueError:
-        return False
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, send: Send, own: Mapping[str, str]) -> httpx.Request:

@@ -1,6 +1,6 @@
 """HTTP/1.1 as bytes (RFC 9112): the head of a request, and a reply as it comes in. No I/O; httptools parses, in C.
 
-`direct.py` sends and receives. What is rare (proxies, passwords in URLs) is httpx's.
+`direct.py` sends and receives. What is rare (proxies) is httpx's.
 """
 
 from __future__ import annotations
