@@ -145,7 +145,7 @@ def test_a_hanging_list_of_models_leaves_time_for_vectors() -> None:
     async def embed() -> Response:
         return answer({"data": [{"index": 0, "embedding": [3, 4]}]})
 
-    with watching(app) as server, create_infinity_client(base_url=server.url, timeout=1.2) as client:
+    with watching(app) as server, create_infinity_client(base_url=server.url, timeout=0.8) as client:
         assert client.generate_embedding("Hello") == pytest.approx([0.6, 0.8])
 
 
@@ -368,6 +368,26 @@ def test_a_revision_parts_the_cache() -> None:
         for revision in ("one", "one", "two"):  # noqa: B007
             with create_infinity_client(base_url=server.url, cache=first.cache) as client:
                 client.generate_embedding("Hello")
+        assert len(server.inputs) == 2
+
+
+def test_a_digest_of_ollama_parts_the_cache() -> None:
+    digest = "one"
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/api/tags")
+    async def tags() -> Response:
+        return answer({"models": [{"name": "other:latest", "digest": "x"}, {"name": "mine:latest", "digest": digest}]})
+
+    @app.post("/api/embed")
+    async def embed(request: Request) -> Response:
+        await request.body()
+        return answer({"embeddings": [[3, 4]]})
+
+    with watching(app) as server, create_ollama_client("mine", base_url=server.url) as first:
+        for digest in ("one", "one", "two"):  # noqa: B007
+            with create_ollama_client("mine", base_url=server.url, cache=first.cache) as client:
+                assert client.generate_embedding("Hello") == pytest.approx([0.6, 0.8])
         assert len(server.inputs) == 2
 
 

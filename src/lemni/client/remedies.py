@@ -48,6 +48,7 @@ def explained(
 ) -> EmbeddingGenerationError:
     """The error to raise from `error`; `models` are those of the server, where that is known and matters."""
     first, name = _first(error), advice.server
+    models = [model.removesuffix(":latest") for model in models]
     if isinstance(first, RequestTimeout):
         message = (
             f"{name} request timed out after {timeout_s:g}s ({base_url}). Raise timeout= or {advice.timeout}, "
