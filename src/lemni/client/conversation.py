@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from lemni.client.errors import ClientError, RequestTimeout
@@ -69,7 +69,7 @@ def converse(
         if isinstance(reply, HttpReply):
             if 200 <= reply.status < 300:
                 servers.good(server)
-                return replace(reply, url=url)
+                return HttpReply(reply.status, reply.headers, reply.body, url)
             latest: ClientError = status_error(reply, url)
         else:
             assert reply is not None
