@@ -66,7 +66,7 @@ class ScriptedServer:
             stream = stack.enter_context(connection.makefile("rb"))
             while head := _head(stream):
                 lengths = [line[16:] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length: ")]
-                request = head, stream.read(int(lengths[0]))
+                request = head, stream.read(int(lengths[0]) if lengths else 0)
                 self.requests.append(request)
                 for piece in self._answer(*request):
                     if piece is END:

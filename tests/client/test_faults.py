@@ -249,21 +249,6 @@ def test_connections_are_not_leaked(ask: Callable[..., Asking], name: str) -> No
         assert server.connections == (1 if name == "status_500" else 5)
 
 
-def test_what_follows_an_answer_is_not_taken_for_the_next(ask: Callable[..., Asking]) -> None:
-    """An answer that nobody asked for must not become that of the next request."""
-    stranger = bad.reply(b'{"data": [{"index": 0, "embedding": [9, 9, 9, 9]}]}')
-
-    def twice(turn: bad.Turn) -> None:
-        bad.good(turn)
-        turn.send(stranger)
-
-    with misbehaving(twice, twice) as server:
-        client = ask(server)
-        for text in TEXTS:
-            same(client.embed([text]), [text])
-            time.sleep(0.01)
-
-
 def test_no_more_requests_at_once_than_allowed(ask: Callable[..., Asking]) -> None:
     with misbehaving(otherwise=bad.slow(0.05)) as server:
         same(ask(server, batch_size=1, concurrency=3).embed(TEXTS), TEXTS)

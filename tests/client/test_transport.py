@@ -17,11 +17,9 @@ import pytest
 import trustme
 
 from lemni.client.conversation import Send
-from lemni.client.direct import MOST_IN_USE
 from lemni.client.errors import BadAnswer, ClientError, ConnectionFailed, RequestTimeout
-from lemni.client.transport import AsyncTransport, Transport
+from lemni.client.transport import MOST_IN_USE, AsyncTransport, Prepared, Transport
 from lemni.client.wire.http import HttpReply, HttpRequest
-from lemni.client.wire.http1 import opening_of, request_headers
 from lemni.errors import InvalidRequest
 from tests.client.scripted_server import END, Reply, ScriptedServer, ok, scripted
 
@@ -149,14 +147,15 @@ def test_a_large_reply(ask: Caller) -> None:
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        ([END], "before the answer was whole"),
-        ([b"HTTP/1.1 200 OK\r\ncontent-le", END], "before the answer was whole"),
-        ([ok(b"abcde")[:-2], END], "before the answer was whole"),
-        ([_CHUNKED[:-20], END], "before the answer was whole"),
-        ([_HINTS, END], "before the answer was whole"),
-        ([b"SSH-2.0-OpenSSH\r\n", 1.0], "no HTTP"),
-        ([b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n"], "no HTTP"),
-        ([b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"], "no HTTP"),
+        ([END], "without sending a response"),
+        ([b"HTTP/1.1 200 OK\r\ncontent-le", END], "without sending a response"),
+        ([ok(b"abcde")[:-2], END], "without sending complete message body"),
+        ([_CHUNKED[:-20], END], "without sending complete message body"),
+        ([_HINTS, END], "without sending a response"),
+        ([b"SSH-2.0-OpenSSH\r\n", END], "without sending a response"),
+        ([b"SSH-2.0-OpenSSH\r\n\r\n", END], "illegal status line"),
+        ([b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n"], "conflicting Content-Length"),
+        ([b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"], "_SWITCH_UPGRADE"),
     ],
 )
 def test_broken_replies(ask: Caller, reply: Reply, words: str) -> None:
@@ -181,7 +180,6 @@ def test_a_body_that_is_not_what_its_coding_says(ask: Caller) -> None:
     [
         pytest.param([ok(b"{}", b"connection: close")], id="says close"),
         pytest.param([b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}"], id="HTTP/1.0"),
-        pytest.param([ok() + ok(b'{"never": "asked for"}')], id="more than was asked for"),
         pytest.param([ok(), END], id="closes without a word"),
     ],
 )
@@ -316,7 +314,7 @@ def test_headers_that_are_none(make: Callable[..., Caller], headers: dict[str, s
         make(headers=headers)("http://127.0.0.1:1")
 
 
-@pytest.mark.parametrize("url", ["http://", "http://:80", "http://127.0.0.1:port", "http://[::1", "http://x:99999"])
+@pytest.mark.parametrize("url", ["http://", "http://:80", "http://127.0.0.1:port", "http://[::1"])
 def test_urls_that_are_none(ask: Caller, url: str) -> None:
     with pytest.raises(InvalidRequest, match="is no URL of a server"):
         ask(url)
@@ -332,16 +330,14 @@ def test_urls_that_are_none(ask: Caller, url: str) -> None:
         "http://bücher.example/embeddings",
     ],
 )
-def test_openings_are_those_of_httpx(url: str) -> None:
-    request = httpx.Request("POST", url)
-    opening = opening_of(url, "POST", request_headers("application/json", True, {"Host-Like": "x"}))
-    lines = opening.head.split(b"\r\n")
-    assert lines[0] == b"POST %b HTTP/1.1" % request.url.raw_path
-    assert lines[1] == b"host: " + request.headers["host"].encode()
-    assert b"host-like: x" in lines
-    host = request.url.raw_host.decode()
-    assert opening.origin == (
-        request.url.scheme,
-        host,
-        request.url.port or {"http": 80, "https": 443}[request.url.scheme],
+def test_requests_go_where_httpx_would_send_them(url: str) -> None:
+    theirs = httpx.Request("POST", url)
+    ours = Prepared({"Host-Like": "x"}).request(Send(HttpRequest("", b"{}"), url, 1.0))
+    assert (ours.url.scheme, ours.url.host, ours.url.target) == (
+        theirs.url.raw_scheme,
+        theirs.url.raw_host,
+        theirs.url.raw_path,
     )
+    assert ours.url.port == theirs.url.port
+    assert dict(ours.headers)[b"host"] == theirs.headers["host"].encode()
+    assert dict(ours.headers)[b"host-like"] == b"x"

@@ -18,7 +18,7 @@ from tests.clients.conftest import DOCUMENTS, MODEL, QUERY, TEXTS
 from tests.clients.zoo import Zoo
 
 # The names that they are imported by. httpx brings those of the second line.
-PACKAGES = ["cachetools", "dotenv", "httptools", "httpx", "numpy", "orjson", "tqdm", "typing_extensions"]
+PACKAGES = ["cachetools", "dotenv", "httpx", "numpy", "orjson", "tqdm", "typing_extensions"]
 BEHIND_HTTPX = ["anyio", "certifi", "h11", "httpcore", "idna", "sniffio"]
 
 

@@ -7,14 +7,15 @@ import httpx
 
 from lemni.client.conversation import Send
 from lemni.client.errors import BadAnswer, ClientError, ConnectionFailed, RequestTimeout
-from lemni.client.wire.http1 import BrokenReply, no_url
+from lemni.errors import InvalidRequest
 
 FAILURES = (
     httpx.HTTPError,
     httpx.InvalidURL,
     httpcore.TimeoutException,
     httpcore.NetworkError,
-    BrokenReply,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
 )
 """Exceptions that `failed` knows."""
 
@@ -30,7 +31,7 @@ def failed(error: Exception, send: Send) -> ClientError:
         return late(send)
     if isinstance(error, httpx.DecodingError):
         return BadAnswer(f"the answer of {send.url} cannot be decompressed: {error}")
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpcore.UnsupportedProtocol):
         raise no_url(send.url, error) from error
     words = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpcore.ConnectError):
@@ -41,3 +42,8 @@ def failed(error: Exception, send: Send) -> ClientError:
 def late(send: Send) -> RequestTimeout:
     """No answer in time."""
     return RequestTimeout(f"no answer from {send.url} within {send.timeout_s:g} s", send.timeout_s)
+
+
+def no_url(url: str, why: object) -> InvalidRequest:
+    """What is raised for a base URL that is none."""
+    return InvalidRequest(f"{url!r} is no URL of a server: {why}", param="base_url")

@@ -13,10 +13,13 @@ from typing import Any, Literal
 import orjson
 
 from lemni.client.errors import BadAnswer, StatusError
+from lemni.errors import InvalidRequest
 
 JSON = "application/json"
 _KEPT = 65536  # of a body that explains an error
 _SHOWN = 500  # of it in a message
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,18 @@ class HttpReply:
 def url_of(base_url: str, request: HttpRequest) -> str:
     """Where a request goes. `base_url` has no trailing slash; its `/v1`, if any, is not part of the root."""
     return (base_url.removesuffix("/v1") if request.at_root else base_url) + request.path
+
+
+def request_headers(accept: str, has_body: bool, own: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a request, with the caller's own, names in lower case. Raises InvalidRequest for what is none."""
+    for name, value in own.items():
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise InvalidRequest(f"the header {name!r} holds characters that HTTP does not allow", param="headers")
+    # Vectors do not shrink: decompressing them would be the client's dearest step.
+    headers = {"accept": accept, "accept-encoding": "identity"}
+    if has_body:
+        headers["content-type"] = JSON
+    return {**headers, **{name.lower(): value for name, value in own.items()}}
 
 
 def json_of(reply: HttpReply) -> Any:
