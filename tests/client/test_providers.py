@@ -313,6 +313,12 @@ async def test_calls_side_by_side(server: Watched, reference: NDArray[np.float32
     assert sorted(text for inputs in server.inputs for text in inputs) == sorted(TEXTS)
 
 
+def test_event_loops_in_threads_side_by_side(server: Watched, reference: NDArray[np.float32]) -> None:
+    with make("infinity", server.url, cache=None) as client, ThreadPoolExecutor(8) as threads:
+        for rows in threads.map(lambda _: asyncio.run(client.agenerate_embedding(TEXTS)), range(24)):
+            same(rows, reference)
+
+
 def test_a_closed_client_says_so(client: Any) -> None:
     client.generate_embedding("Hello")
     client.close()
@@ -349,6 +355,16 @@ def test_a_provider_of_one_s_own() -> None:
         assert client.health_check() is True
     with Lengths(use_l2_norm=False, cache=None) as raw:
         assert raw.generate_embedding("abc") == [3.0, 0.0, 9.0, 12.0]
+
+
+def test_providers_of_one_s_own_do_not_share_vectors() -> None:
+    class Halves(Lengths):
+        def _generate_embedding_raw(self, texts: list[str]) -> list[list[float]]:
+            return [[len(text) / 2] for text in texts]
+
+    cache = EmbeddingCache(MemoryStore())
+    assert Lengths(use_l2_norm=False, cache=cache).generate_embedding("abc") == [3.0, 0.0, 9.0, 12.0]
+    assert Halves(use_l2_norm=False, cache=cache).generate_embedding("abc") == [1.5]
 
 
 @pytest.mark.parametrize("cache", ["memory", None])

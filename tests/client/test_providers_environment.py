@@ -259,6 +259,7 @@ def test_variables_that_make_no_sense(name: str, text: str, monkeypatch: pytest.
     [
         ({"timeout": 0}, "timeout"),
         ({"timeout": "30"}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
         ({"embedding_dim": 0}, "embedding_dim"),
         ({"embedding_dim": 2.5}, "embedding_dim"),
         ({"base_url": "localhost:7997"}, "base_url"),

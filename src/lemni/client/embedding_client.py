@@ -176,8 +176,8 @@ class BaseEmbeddingClient:
         return None
 
     def _source(self) -> str:
-        """Where the vectors come from, for the cache."""
-        return self.provider
+        """Where the vectors come from, for the cache. Two classes may call their models the same, or nothing."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def _identify(self, deadline: float | None) -> Model | None:
         """Which model the name stands for, for the cache."""

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from typing_extensions import Self
 
 from lemni.client.base import Progress
-from lemni.client.connection import Connection
+from lemni.client.connection import Connection, check_seconds
 from lemni.client.environment import Environment
 from lemni.client.errors import ClientError
 from lemni.client.images import ImageInput
@@ -86,6 +86,7 @@ class InfinityEmbeddings:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise InvalidRequest(f"{name} is {value!r}; it must be a whole number over 0", param=name)
+        check_seconds("timeout", self.timeout)
         environment = Environment()
         url = self.url or environment.text("INFINITY_API_URL") or "http://localhost:7997"
         object.__setattr__(self, "url", url)

@@ -6,21 +6,21 @@ how its requests look and how its answers are read.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lemni.client.async_session import AsyncSession
 from lemni.client.cache import EmbeddingCache
-from lemni.client.connection import Connection, check_positive
+from lemni.client.connection import Connection, check_seconds
 from lemni.client.embedding_client import BaseEmbeddingClient, left_s
 from lemni.client.environment import Environment
 from lemni.client.errors import ClientError, EmbeddingGenerationError, StatusError
 from lemni.client.job import Job
+from lemni.client.loops import LoopSessions
 from lemni.client.provider_cache import FROM_ENVIRONMENT
 from lemni.client.remedies import Advice, about_the_model, explained
 from lemni.client.retries import Retries
@@ -62,7 +62,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
         token: str | None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        check_positive("timeout", timeout)
+        check_seconds("timeout", timeout)
         super().__init__(
             model,
             embedding_dim,
@@ -85,7 +85,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
         self._sends_dimensions = True
         self._lock = threading.Lock()
         self._opened: Session | None = None
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = weakref.WeakKeyDictionary()
+        self._loops = LoopSessions(self._connection)
 
     # What a provider says.
 
@@ -280,13 +280,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
             session = AsyncSession(self._connection)
             await session.close()
             return session
-        loop = asyncio.get_running_loop()
-        if loop not in self._loops:
-            for ended in [other for other in self._loops if other.is_closed()]:
-                del self._loops[ended]
-            self._loops[loop] = _OnLoop(self._connection)
-            await self._loops[loop].start()
-        return self._loops[loop].session
+        return await self._loops.session()
 
     def close(self) -> None:
         """Close the connections, but those of event loops (`aclose`), and the cache if it is the client's own."""
@@ -297,27 +291,5 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
 
     async def aclose(self) -> None:
         """Close the connections, with those of this event loop; other loops close theirs when they end."""
-        here = self._loops.pop(asyncio.get_running_loop(), None)
-        if here is not None:
-            await here.stop()
         self.close()
-
-
-class _OnLoop:
-    """A session that is closed with its event loop: `asyncio.run` ends all generators before it closes the loop."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.session = AsyncSession(connection)
-        self._life = self._live()
-
-    async def _live(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            await self.session.close()
-
-    async def start(self) -> None:
-        await anext(self._life)
-
-    async def stop(self) -> None:
-        await self._life.aclose()
+        await self._loops.close()
