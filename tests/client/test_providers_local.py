@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import lemni
 from lemni.client import LocalEmbeddingClient, local_provider
@@ -91,6 +92,20 @@ def test_it_is_the_model_of_the_library(folder: Path, loads: list[Any]) -> None:
     with LocalEmbeddingClient(str(folder), size + 3, device="cpu", norm_method="truncate_or_pad") as client:
         unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
         np.testing.assert_allclose(client.generate_embedding(texts), np.pad(unit, ((0, 0), (0, 3))), atol=1e-6)
+
+
+def test_a_folder_with_other_weights_is_another_model(tmp_path: Path, loads: list[Any]) -> None:
+    """For a cache that outlives the program: the same path, and nothing but its files says which model it has."""
+    folder, found = save_bert(tmp_path / "model"), []
+    weights = folder / "model.safetensors"
+    for hits in (0, 1, 0):
+        if found and not hits:
+            save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
+        with LocalEmbeddingClient(str(folder), device="cpu", cache=f"disk:{tmp_path / 'cache'}") as client:
+            found.append(client.generate_embedding("a text"))
+            assert client.cache is not None
+            assert client.cache.statistics.hits == hits
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_program_that_closes_nothing_ends(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lemni.errors import InvalidOutput, InvalidRequest
-from lemni.tasks.ranges import Ranges, RangesKey, calibrate, corpus, fingerprint, ranges_of
+from lemni.tasks.ranges import Ranges, RangesKey, calibrate, corpus, ranges_of
 
 KEY = RangesKey("org/some model", "abc")
 RAW = np.random.default_rng(0).standard_normal((40, 12)).astype(np.float32)
@@ -106,15 +106,6 @@ def test_processes_at_once_agree(tmp_path: Path) -> None:
         seen = pool.starmap(_measure, [(tmp_path, float(seed)) for seed in range(1, 9)])
     assert len({ranges.tobytes() for ranges in seen}) == 1
     assert [path.suffix for path in sorted((tmp_path / "ranges").iterdir())] in ([".npy"], [".lock", ".npy"])
-
-
-def test_a_fingerprint_stands_for_the_files(tmp_path: Path) -> None:
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text("{}")
-    before = fingerprint(tmp_path)
-    assert fingerprint(tmp_path) == before
-    (tmp_path / "1_Pooling" / "config.json").write_text("{ }")
-    assert fingerprint(tmp_path) != before
 
 
 def _measure(folder: Path, factor: float) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub import known
 from lemni.hub.cache import Cache, CachedModel
+from lemni.hub.fingerprint import fingerprint
 from lemni.hub.spec import ModelFiles
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ def _in_folder(wanted: _Wanted) -> _Answer:
                 f"the folder {wanted.name!r} holds no model: no config.json, modules.json or .onnx file"
             )
         return f"{str(folder)!r} holds no config.json, modules.json or .onnx file"
-    return ModelFiles(wanted.name, folder.resolve(), None, "folder")
+    path = folder.resolve()
+    return ModelFiles(wanted.name, path, fingerprint(path), "folder")
 
 
 def _in_own_cache(wanted: _Wanted) -> _Answer:

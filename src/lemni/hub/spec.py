@@ -26,7 +26,7 @@ class ModelFiles:
     Attributes:
         id: the name it was asked for by, as clients use it.
         path: its folder (the one with `config.json` or `modules.json`).
-        revision: commit, version or hash that pins it, if known.
+        revision: commit or version that pins it; of a folder, the hash of its files' names, sizes and times.
         source: how it was found: "folder", "cache", "package", "hf-cache", "hub" or "index".
     """
 

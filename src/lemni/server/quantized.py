@@ -20,7 +20,7 @@ from lemni.hub.cache import DEFAULT_DIR
 from lemni.server.inputs import lower
 from lemni.server.rows import base64_rows, float_rows, off_the_loop
 from lemni.tasks.output_types import OutputType, convert, needs_ranges
-from lemni.tasks.ranges import Ranges, RangesKey, calibrate, calibration_request, key_of
+from lemni.tasks.ranges import Ranges, calibrate, calibration_request, key_of
 from lemni.types import ModelCard, Options
 
 if TYPE_CHECKING:
@@ -103,7 +103,6 @@ class MeasuredRanges:
 
     def __init__(self, cache_dir: Path | None) -> None:
         self._ranges = Ranges((cache_dir or DEFAULT_DIR).expanduser())
-        self._keys: dict[str, RangesKey] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def of(self, card: ModelCard, options: Options, engine: Engine) -> NDArray[np.float32]:
@@ -112,9 +111,7 @@ class MeasuredRanges:
         Raises what the engine raises.
         """
         async with self._locks.setdefault(card.name, asyncio.Lock()):
-            if card.name not in self._keys:
-                self._keys[card.name] = await asyncio.to_thread(key_of, card)
-            key = self._keys[card.name]
+            key = key_of(card)
             found = await asyncio.to_thread(self._ranges.of, key, card, options)
             if found is None:
                 measured = await engine.embed(card.name, calibration_request())

@@ -40,7 +40,7 @@ class RangesKey:
 
     Attributes:
         model_id: the name it is known by, or its folder.
-        revision: commit, version or hash that pins its weights; for files that nothing pins, `fingerprint(folder)`.
+        revision: commit, version or hash that pins its weights.
         kind: which of its vectors: "dense", "multi_vector".
     """
 
@@ -57,25 +57,13 @@ class RangesKey:
 
 
 def key_of(card: ModelCard) -> RangesKey:
-    """Of a model's dense vectors. Reads a folder's file dates."""
-    # Nothing but its files pins a folder.
-    folder = Path(card.model_id)
-    revision = fingerprint(folder) if card.source == "folder" and folder.is_dir() else card.revision
-    return RangesKey(card.model_id, revision or "", f"dense {card.pooling}".strip())
+    """Of a model's dense vectors."""
+    return RangesKey(card.model_id, card.revision or "", f"dense {card.pooling}".strip())
 
 
 def calibration_request() -> Request:
     """What gives the raw vectors for `calibrate`: the corpus, behind all interactive work."""
     return Request(corpus(), Options(normalize=False, prompt="", truncate="right"), priority="bulk")
-
-
-def fingerprint(folder: Path) -> str:
-    """Stands for the files of a folder that no revision pins: their names, sizes and times of change."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        stat = path.stat()
-        digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
 
 
 def corpus() -> list[str]:
