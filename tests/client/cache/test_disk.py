@@ -104,7 +104,7 @@ def test_the_oldest_go_first_and_no_more_than_needed(tmp_path: Path) -> None:
 def test_a_value_over_the_limit_is_not_stored(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, max_bytes=MIB)
     store.set_many([(A, b"a"), (B, b"old")])
-    store.set_many([(B, bytes(MIB))])
+    assert store.set_many([(B, bytes(MIB)), (C, b"c")]) == 1
     assert store.get_many([A, B]) == [b"a", None]
     store.close()
 
@@ -270,27 +270,34 @@ def test_a_damaged_value_is_a_miss(store: DiskStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"this is no database, but a text of some length" * 100, b"SQLite format 3\0" + b"\xff" * 4080],
+    ("content", "deletable"),
+    [
+        (b"this is no database, but a text of some length" * 100, False),
+        (b"SQLite format 3\0" + b"\xff" * 4080, True),
+    ],
     ids=["text", "header-only"],
 )
-def test_a_corrupt_file_is_said_at_open(tmp_path: Path, content: bytes) -> None:
+def test_a_corrupt_file_is_said_at_open(tmp_path: Path, content: bytes, deletable: bool) -> None:
     (tmp_path / "cache.db").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"cannot be opened .* delete the folder, or choose another one"):
+    with pytest.raises(ConfigError, match=r"cannot be opened .* choose another folder") as error:
         open_cache(f"disk:{tmp_path}")
+    assert (f"delete {tmp_path}/cache.db*" in str(error.value)) is deletable
     assert (tmp_path / "cache.db").read_bytes() == content
 
 
 def test_another_database_is_said_at_open(tmp_path: Path) -> None:
     change(tmp_path, "CREATE TABLE Settings (wrong)")
-    with pytest.raises(ConfigError, match="cannot be opened"):
+    with pytest.raises(ConfigError, match="cannot be opened") as error:
         DiskStore(tmp_path)
+    assert "delete" not in str(error.value)
 
 
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "why"), [("cache", "it is a file"), ("cache/below", "Not a directory")])
+def test_a_folder_that_cannot_be(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / "cache").write_text("")
-    with pytest.raises(ConfigError, match="cannot be opened"):
-        DiskStore(tmp_path / "cache")
+    with pytest.raises(ConfigError) as error:
+        DiskStore(tmp_path / name)
+    assert str(error.value) == f"{tmp_path / name} cannot be the cache's folder: {why}"
 
 
 def test_a_file_that_breaks_later_costs_hits_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

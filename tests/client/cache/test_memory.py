@@ -85,7 +85,7 @@ TestAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, de
 def test_putting_a_larger_value_may_throw_out_others_but_not_itself() -> None:
     store = MemoryStore(3 * (ENTRY_BYTES + 100))
     store.set_many([(key, bytes(100)) for key in KEYS[:3]])
-    store.set_many([(KEYS[0], bytes(400))])
+    assert store.set_many([(KEYS[0], bytes(400)), (b"z" * 32, bytes(10_000))]) == 1
     assert store.get_many(KEYS[:3]) == [bytes(400), None, bytes(100)]
 
 

@@ -145,8 +145,9 @@ def test_a_server_that_goes_and_comes_back(own: Server, caplog: pytest.LogCaptur
     store.set_many([(A, b"a")])
     own.stop()
     assert store.get_many([A, B]) == [None, None]
-    store.set_many([(A, b"a")])
+    assert store.set_many([(A, b"a")]) == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert ".. It is asked again" not in caplog.text
     assert f"127.0.0.1:{own.port}" in caplog.text
 
     own.start()
@@ -155,7 +156,7 @@ def test_a_server_that_goes_and_comes_back(own: Server, caplog: pytest.LogCaptur
     assert store.get_many([A]) == [None]
     clock.now = 30.1
     assert store.get_many([A]) == [None]
-    store.set_many([(A, b"new")])
+    assert store.set_many([(A, b"new")]) == 1
     assert store.get_many([A]) == [b"new"]
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 

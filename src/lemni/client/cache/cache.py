@@ -34,7 +34,7 @@ class CacheStatistics:
         hits: found in the store.
         misses: computed by the call that asked.
         waited: taken from another call that was computing them already.
-        stored: values handed to the store.
+        stored: values that the store took.
         entries: values that the store holds; None if it cannot say.
         bytes: what they take, overhead included; None if it cannot say.
     """
@@ -74,7 +74,8 @@ class _Wait:
 
 
 _Step: TypeAlias = _Look | _Compute | _Put | _Wait
-# What a step is answered with: _Look with the store's values, _Compute with the rows, the others with None.
+# What a step is answered with: _Look with the store's values, _Compute with the rows, _Put with how many the store
+# took, _Wait with None.
 _Steps: TypeAlias = Generator[_Step, Any, list[NDArray[Any]]]
 
 
@@ -260,8 +261,7 @@ class EmbeddingCache:
 
     def _put(self, values: Mapping[bytes, bytes]) -> Generator[_Put, Any, None]:
         if values:
-            yield _Put(list(values.items()))
-            self._count(stored=len(values))
+            self._count(stored=(yield _Put(list(values.items()))))
 
     def _count(self, **more: int) -> None:
         with self._lock:

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 # How long to wait for another process that writes.
 _LOCK_TIMEOUT_S = 5.0
+# What every SQLite database begins with: https://www.sqlite.org/fileformat.html#magic_header_string
+_SQLITE_HEAD = b"SQLite format 3\0"
 # SQLite's tables and indexes alone take some pages.
 _LEAST_BYTES = 2**20
 
@@ -69,6 +71,10 @@ class DiskStore:
         try:
             # Vectors tell much about their texts: nobody else's to read, unless the folder was made otherwise.
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            why = "it is a file" if self._folder.exists() else error.strerror or str(error)
+            raise ConfigError(f"{self._folder} cannot be the cache's folder: {why}", param="folder") from error
+        try:
             # diskcache fails late, and in words of its own, over a file that is no database.
             with closing(sqlite3.connect(self._folder / "cache.db", timeout=_LOCK_TIMEOUT_S)) as connection:
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -83,10 +89,19 @@ class DiskStore:
                 sqlite_cache_size=1024,  # pages; each thread has a connection with a cache of its own
             )
         except (*self._errors, TypeError, ValueError) as error:
+            advice = "choose another folder"
+            if self._is_damaged(error):
+                advice = f"if it is an old cache, delete {self._folder / 'cache.db'}*, else choose another folder"
             raise ConfigError(
-                f"the cache in {self._folder} cannot be opened ({error}); delete the folder, or choose another one",
-                param="folder",
+                f"the cache in {self._folder} cannot be opened ({error}); {advice}", param="folder"
             ) from error
+
+    def _is_damaged(self, error: Exception) -> bool:
+        """Whether the file was a database once; nobody should be told to delete something else."""
+        if type(error) is not sqlite3.DatabaseError:  # a subclass: it is locked, not ours to read, or has other tables
+            return False
+        with (self._folder / "cache.db").open("rb") as file:
+            return file.read(len(_SQLITE_HEAD)) == _SQLITE_HEAD
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         def read() -> list[bytes | None]:
@@ -94,19 +109,22 @@ class DiskStore:
 
         return self._guarded("reading", read, [None] * len(keys))
 
-    def set_many(self, items: Sequence[tuple[bytes, bytes]]) -> None:
-        def write() -> None:
+    def set_many(self, items: Sequence[tuple[bytes, bytes]]) -> int:
+        def write() -> int:
+            taken = 0
             with self._cache.transact():
                 for key, value in items:
                     if len(value) < self._max_bytes:
                         self._cache.set(key, value, expire=self._ttl_s)
+                        taken += 1
                     else:
                         self._cache.delete(key)
             # Not row by row inside the transaction, as diskcache would: there the file does not shrink before the end,
             # so each row over the limit would throw out ten others.
             self._cache.cull()
+            return taken
 
-        self._guarded("writing", write, None)
+        return self._guarded("writing", write, 0)
 
     def clear(self) -> None:
         try:

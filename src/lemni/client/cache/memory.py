@@ -45,13 +45,16 @@ class MemoryStore:
         with self._lock:
             return [self._values.get(key) for key in keys]
 
-    def set_many(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+    def set_many(self, items: Sequence[tuple[bytes, bytes]]) -> int:
+        taken = 0
         with self._lock:
             for key, value in items:
                 if _size(value) <= self._values.maxsize:
                     self._values[key] = value
+                    taken += 1
                 else:  # the old value is out of date all the same
                     self._values.pop(key, None)
+        return taken
 
     def clear(self) -> None:
         with self._lock:

@@ -25,7 +25,7 @@ def open_cache(where: str | None, *, ttl_s: float | None = None, max_bytes: int 
     """A cache by the name of its place.
 
     Args:
-        where: "memory", "disk:" and a folder, a URL of a Redis or Valkey server, or None for no cache.
+        where: "memory", "disk:" and a folder, a URL of a Redis or Valkey server; None or "none" for no cache.
         ttl_s: how long a vector is held; 0 for no cache; None for the store's own default, one day.
         max_bytes: the most that it may take; None for the store's own default. Redis has a limit of its own.
 
@@ -33,7 +33,7 @@ def open_cache(where: str | None, *, ttl_s: float | None = None, max_bytes: int 
         ConfigError: an unknown word, a folder that is missing in it, or a limit that the store does not have.
         MissingExtra: the store's library is not installed.
     """
-    if where is None or ttl_s == 0:
+    if where is None or where == "none" or ttl_s == 0:
         return None
     name, _, rest = where.partition(":")
     if name not in _STORES:

@@ -85,15 +85,16 @@ class RedisStore:
 
         return self._guarded(read, [None] * len(keys))
 
-    def set_many(self, items: Sequence[tuple[bytes, bytes]]) -> None:
-        def write() -> None:
+    def set_many(self, items: Sequence[tuple[bytes, bytes]]) -> int:
+        def write() -> int:
             for chunk in _chunks(items):
                 with self._redis.pipeline(transaction=False) as pipeline:
                     for key, value in chunk:
                         pipeline.set(self._prefix + key, value, px=self._expiry_ms)
                     pipeline.execute()
+            return len(items)
 
-        self._guarded(write, None)
+        return self._guarded(write, 0)
 
     def clear(self) -> None:
         pattern = (
@@ -133,7 +134,7 @@ class RedisStore:
                 log.warning(
                     "%s fails: %s. It is asked again every %g s; until then nothing is cached",
                     self,
-                    error,
+                    str(error).rstrip(".") or type(error).__name__,
                     self._rest_s,
                 )
             return otherwise

@@ -39,8 +39,8 @@ class Store(Protocol):
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values in the order of the keys; None for what is not held or has expired."""
 
-    def set_many(self, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """Hold these pairs of key and value, if there is room."""
+    def set_many(self, items: Sequence[tuple[bytes, bytes]]) -> int:
+        """Hold these pairs of key and value, if there is room; how many were taken."""
 
     def clear(self) -> None:
         """Forget everything that was put in through this kind of store.
