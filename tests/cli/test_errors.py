@@ -25,7 +25,7 @@ def failing() -> None:
     ("error", "code", "line"),
     [
         (InvalidRequest("too short"), 2, "lemni: error: too short"),
-        (ModelNotFound("Tried:\n  - a: no\n  - b: no\nDo it."), 2, "lemni: error: Tried: a: no; b: no; Do it."),
+        (ModelNotFound("Tried:\n  - a: no\n  - b: no\nDo it."), 2, "lemni: error: Tried: a: no; b: no. Do it."),
         (InternalError("the worker died"), 1, "lemni: error: the worker died"),
         (PermissionError(13, "Permission denied", "/x/v.npy"), 2, "lemni: error: /x/v.npy: Permission denied"),
         (OSError(28, "No space left on device"), 2, "lemni: error: No space left on device"),

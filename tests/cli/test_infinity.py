@@ -6,8 +6,10 @@ import logging
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from lemni.cli.infinity import settings_of
+from lemni.cli.app import app
+from lemni.cli.infinity import settings_of, v2
 from lemni.config import Settings
 from lemni.errors import ConfigError
 
@@ -41,6 +43,25 @@ def test_several_models_by_flags() -> None:
     assert [model.revision for model in settings.models] == ["main", "v2"]
     assert [model.dtype for model in settings.models] == ["float32", "float32"]
     assert settings.server.port == 8000
+
+
+@pytest.mark.parametrize("command", [["infinity", "v2"], ["infinity"]])
+def test_the_names_from_before_v2(command: list[str]) -> None:
+    """Whole commands, which fail for what comes after the models."""
+    models = ["--model-name-or-path", "a", "--model-id", "b"]
+    result = CliRunner().invoke(app, [*command, *models, *["--device", "cpu"] * 3])
+    assert result.stderr == "lemni: error: --device is given 3 times for 2 models: once for all, or once for each\n"
+    assert v2.make_context("v2", models).params["model_id"] == ("a", "b")
+
+
+def test_variables_alone_are_a_command() -> None:
+    result = CliRunner().invoke(app, ["infinity"], env={"INFINITY_MODEL_ID": "a", "INFINITY_DEVICE": "mps"})
+    assert result.stderr == "lemni: error: --device mps is not here: auto, cpu or cuda\n"
+
+
+def test_help_and_wrong_commands_of_the_group() -> None:
+    assert "Commands:" in CliRunner().invoke(app, ["infinity", "--help"]).stdout
+    assert "No such command 'v3'" in CliRunner().invoke(app, ["infinity", "v3"]).stderr
 
 
 def test_variables_and_flags_over_them() -> None:

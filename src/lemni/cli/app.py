@@ -108,8 +108,15 @@ def _report(error: Exception, session: Session) -> int:
 
 def one_line(message: str) -> str:
     """The message with its line breaks and list marks replaced by punctuation."""
-    first, *rest = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()] or [""]
-    return f"{first} {'; '.join(rest)}" if rest else first
+    first, *rest = [line.strip() for line in message.splitlines() if line.strip()] or [""]
+    text, listed = first.removeprefix("- "), False
+    for number, line in enumerate(rest):
+        item = line.startswith("- ")
+        # What follows a list is a sentence of its own.
+        mark = ";" if item or not listed else "."
+        text += f"{mark if number else ''} {line.removeprefix('- ')}"
+        listed = item
+    return text
 
 
 @click.group(

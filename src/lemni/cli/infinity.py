@@ -2,6 +2,7 @@
 
 Flags that choose how Infinity computes and that mean nothing here are taken and named in the log; whatever cannot be
 honoured and would change answers is an error. Lists follow Infinity's rule: one value for all models, or one for each.
+As before Infinity's v2, that word may be left out, and --model-name-or-path is --model-id.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ _IRRELEVANT = (
 )
 _ENGINES = {"torch": "auto", "optimum": "auto", "ctranslate2": "auto"}
 _LEVELS = {"trace": "debug"}
+_OLDER_NAMES = {"model-id": ("--model-name-or-path",)}
 
 
 def _options(command: Any) -> Any:
@@ -74,6 +76,7 @@ def _options(command: Any) -> Any:
         many = name in _PER_MODEL
         option = click.option(
             declaration,
+            *_OLDER_NAMES.get(name, ()),
             name.replace("-", "_"),
             multiple=many,
             default=None,
@@ -84,9 +87,18 @@ def _options(command: Any) -> Any:
     return command
 
 
-@click.group()
+class _V2Unsaid(click.Group):
+    """Takes what names no command as flags of v2."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx)):
+            args = ["v2", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_V2Unsaid)
 def infinity() -> None:
-    """Stand in for infinity_emb: the same flags and variables, served by Lemni."""
+    """Stand in for infinity_emb: the same flags and variables, served by Lemni. The word v2 may be left out."""
 
 
 @infinity.command(name="v2")
