@@ -165,7 +165,7 @@ def _url(value: str) -> str:
     try:
         parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
-            advice = "give headers={'authorization': 'Basic ...'} instead"
+            advice = "give a key, or lemni.Client's headers={'authorization': 'Basic ...'}"
             raise InvalidRequest(f"base_url for {parts.hostname} has a user name in it; {advice}", param="base_url")
         if parts.query or parts.fragment:
             raise InvalidRequest(f"base_url is {url!r}; it cannot have a query or fragment", param="base_url")
