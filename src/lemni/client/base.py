@@ -101,11 +101,11 @@ class Settings(TypedDict, total=False):
     """Settings of a client by keyword.
 
     Attributes:
-        timeout_s: for one answer; 60 if not given.
+        timeout_s: for one answer; 300 if not given.
         deadline_s: for one call, with its retries and all its parts; none if not given.
         retries: how failed requests are repeated; a number is how often.
         concurrency: requests of one call in flight at once; 4 if not given.
-        batch_size: most inputs in one request; longer lists are split. 256 if not given.
+        batch_size: most inputs in one request; longer lists are split. 128 if not given.
         batch_bytes: about the most bytes in one request; 1 MiB if not given.
         headers: more HTTP headers.
         cache: of dense and multi-vectors: an EmbeddingCache, or "memory", "disk:FOLDER", "redis://HOST".
@@ -150,6 +150,9 @@ class ClientBase:
         Raises:
             InvalidRequest: a setting makes no sense.
         """
+        if unknown := sorted(set(settings) - set(Settings.__annotations__)):
+            known = ", ".join(("base_url", "model", "api_key", "encoding", *Settings.__annotations__))
+            raise TypeError(f"unexpected keyword argument {unknown[0]!r}; known: {known}")
         if encoding not in get_args(Encoding):
             raise InvalidRequest(f"encoding is {encoding!r}; it must be raw, base64 or float", param="encoding")
         environment = Environment()
@@ -185,9 +188,12 @@ class ClientBase:
         def join(parts: list[Any]) -> Vectors:
             if not parts:
                 return np.zeros((0, how.get("dimensions") or 0), np.float32)
+            # A part is an array of a reply, or a list of rows: those of a cache may be of another model by that name.
+            rows = [row for part in parts for row in (part if isinstance(part, list) else [part])]
+            if len(kinds := {(row.shape[-1], row.dtype.name) for row in rows}) > 1:
+                advice = "; if the server has another model now, clear the cache" if self.cache is not None else ""
+                raise BadAnswer(f"the vectors are of different lengths or types: {sorted(kinds)}{advice}")
             arrays = [np.asarray(part) for part in parts]
-            if len(kinds := {(array.shape[1], array.dtype.name) for array in arrays}) > 1:
-                raise BadAnswer(f"the parts' vectors are of different lengths or types: {sorted(kinds)}")
             vectors: Vectors = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
             return vectors[0] if lone else vectors
 
@@ -199,6 +205,19 @@ class ClientBase:
             join,
             task="embed",
         )
+
+    def _embed_both(self, a: Item | Seq[Item], b: Item | Seq[Item], how: EmbedHow) -> Job[tuple[Vectors, Vectors]]:
+        """Both in one call, which has one deadline."""
+        (first, first_lone), (second, second_lone) = listed(a, "a"), listed(b, "b")
+        _check_known(how, EmbedHow)
+        job = self._embed([*first, *second], {**how, "output_type": None})
+
+        def join(parts: list[Any]) -> tuple[Vectors, Vectors]:
+            vectors = job.join(parts)
+            left, right = vectors[: len(first)], vectors[len(first) :]
+            return left[0] if first_lone else left, right[0] if second_lone else right
+
+        return Job(job.items, job.request, job.read, join, job.identity, job.progress, job.deadline_s)
 
     def _sparse(self, texts: Seq[Item], how: EmbedHow) -> Job[list[SparseVector]]:
         items, _ = listed(texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -37,11 +37,11 @@ class Connection:
         urls: str | Seq[str],
         api_key: str | None = None,
         *,
-        timeout_s: float = 60.0,
+        timeout_s: float = 300.0,
         deadline_s: float | None = None,
         retries: Retries | int | None = None,
         concurrency: int = 4,
-        batch_size: int = 256,
+        batch_size: int = 128,
         batch_bytes: int = 1 << 20,
         headers: Mapping[str, str] | None = None,
         cache: EmbeddingCache | str | None = None,
@@ -70,13 +70,16 @@ class Connection:
             check_seconds("deadline_s", deadline_s)
         if not isinstance(retries, Retries | int | None):
             raise InvalidRequest(f"retries is {retries!r}; it must be a whole number or Retries(...)", param="retries")
+        if not isinstance(headers, Mapping | None):
+            raise InvalidRequest(f"headers is {headers!r}; it must be a mapping of names to values", param="headers")
         self.urls = _urls(urls)
         self.timeout_s, self.deadline_s = timeout_s, deadline_s
         self.retries = Retries(times=retries) if isinstance(retries, int) else retries or Retries()
         self.concurrency, self.batch_size, self.batch_bytes = concurrency, batch_size, batch_bytes
         self.headers = {"user-agent": f"lemni/{lemni.__version__}", **_checked_headers(headers or {}, "headers")}
         if api_key:
-            self.headers |= _checked_headers({"authorization": f"Bearer {api_key}"}, "api_key")
+            bare = api_key.removeprefix("Bearer ") if isinstance(api_key, str) else api_key
+            self.headers |= _checked_headers({"authorization": f"Bearer {bare}"}, "api_key")
         self.servers = Servers(self.urls)
         self.counters = Counters()
         self.identities = Identities()
@@ -146,11 +149,13 @@ def check_positive(name: str, value: float | None) -> None:
 def check_seconds(name: str, value: float) -> None:
     """Raises InvalidRequest for what is no number over 0 that sockets can wait."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_S:
-        raise InvalidRequest(f"{name} is {value!r}; it must be over 0 and at most {_LONGEST_S} seconds", param=name)
+        raise InvalidRequest(
+            f"{name} is {value!r}; it must be a number of seconds, over 0 and at most {_LONGEST_S}", param=name
+        )
 
 
 def _urls(value: str | Seq[str]) -> list[str]:
-    listed = value.split(",") if isinstance(value, str) else list(value)
+    listed = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
     urls = [_url(url) for url in listed if not isinstance(url, str) or url.strip()]
     if not urls:
         raise InvalidRequest(f"base_url is {value!r}; it must be the URL of a server", param="base_url")
@@ -160,7 +165,7 @@ def _urls(value: str | Seq[str]) -> list[str]:
 def _url(value: str) -> str:
     """Without a slash at its end. Raises InvalidRequest, with a message that shows no password."""
     if not isinstance(value, str) or not value.strip().lower().startswith(("http://", "https://")):
-        raise InvalidRequest(f"base_url is {value!r}; it must begin with http:// or https://", param="base_url")
+        raise InvalidRequest(f"base_url is {_shown(value)}; it must begin with http:// or https://", param="base_url")
     url = value.strip()
     try:
         parts = urlsplit(url)
@@ -168,15 +173,23 @@ def _url(value: str) -> str:
             advice = "give a key, or lemni.Client's headers={'authorization': 'Basic ...'}"
             raise InvalidRequest(f"base_url for {parts.hostname} has a user name in it; {advice}", param="base_url")
         if parts.query or parts.fragment:
-            raise InvalidRequest(f"base_url is {url!r}; it cannot have a query or fragment", param="base_url")
+            raise InvalidRequest(f"base_url is {_shown(url)}; it cannot have a query or fragment", param="base_url")
         whole = bool(parts.hostname) and (parts.port is None or parts.port > 0) and not _SPACE.search(url)
     except ValueError as error:  # a port or an IPv6 address that is none
-        raise InvalidRequest(f"base_url is {url!r}: {error}", param="base_url") from error
+        why = "its host or port is none" if "@" in url else error
+        raise InvalidRequest(f"base_url is {_shown(url)}: {why}", param="base_url") from None
     if not whole:
-        raise InvalidRequest(f"base_url is {url!r}; it has no host, or a port or characters that no URL has")
+        why = "it has no host, or a port or characters that no URL has"
+        raise InvalidRequest(f"base_url is {_shown(url)}; {why}", param="base_url")
     return url.rstrip("/")
 
 
+def _shown(value: object) -> str:
+    """For a message: without what may be a secret, which is what stands before an @ or after a ?."""
+    return repr(_SECRET.sub("...", value) if isinstance(value, str) else value)
+
+
+_SECRET = re.compile(r".+(?=@)|(?<=\?).+")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f]")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1 and 5.5, of which only ASCII is safe
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
@@ -194,8 +207,13 @@ def _checked_headers(headers: Mapping[str, str], param: str) -> dict[str, str]:
 
 
 def _opened(cache: EmbeddingCache | str | None) -> EmbeddingCache | None:
-    if not isinstance(cache, str):
-        return cache
-    from lemni.client.cache import open_cache
+    if cache is None:
+        return None
+    from lemni.client.cache import EmbeddingCache, open_cache
 
-    return open_cache(cache)
+    if not isinstance(cache, str | EmbeddingCache):
+        raise InvalidRequest(
+            f"cache is {cache!r}; it must be 'memory', 'disk:FOLDER', 'redis://HOST' or an EmbeddingCache",
+            param="cache",
+        )
+    return open_cache(cache) if isinstance(cache, str) else cache

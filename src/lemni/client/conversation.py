@@ -4,7 +4,7 @@ came of it, so that the sync and the async client share every decision."""
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -85,12 +85,21 @@ def converse(
                 continue
         wait_s = retries.wait_s(tries, error)
         if wait_s is None or (deadline is not None and time.monotonic() + wait_s >= deadline):
-            raise error
+            raise _counted(error, tries, servers.urls)
         tries += 1
         tried.clear()
         error = None
         counters.add(retries=1)
         yield Wait(wait_s)
+
+
+def _counted(error: ClientError, tries: int, urls: Sequence[str]) -> ClientError:
+    """The error with how often and where it was tried, if that was more than once."""
+    if tries > 1 or (len(urls) > 1 and elsewhere(error)):
+        times = f"tried {tries} times" if tries > 1 else "tried once"
+        error.message += f" ({times}{', each of ' + ', '.join(urls) if len(urls) > 1 else ''})"
+        error.args = (error.message, *error.args[1:])
+    return error
 
 
 def _hope(error: ClientError) -> tuple[bool, bool]:

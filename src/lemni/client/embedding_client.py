@@ -172,7 +172,7 @@ class BaseEmbeddingClient:
 
     # What else a provider can do its own way; `deadline` is time.monotonic() or None.
 
-    def _deadline(self) -> float | None:
+    def _deadline(self, texts: list[str]) -> float | None:
         return None
 
     def _source(self) -> str:
@@ -203,7 +203,7 @@ class BaseEmbeddingClient:
         return self.embedding_dim if self.norm_method in (None, "truncate_or_pad") else None
 
     def _answer(self, texts: list[str]) -> list[list[float]]:
-        deadline = self._deadline()
+        deadline = self._deadline(texts)
         if not texts:
             return []
         self._check_open()
@@ -227,7 +227,7 @@ class BaseEmbeddingClient:
             raise self._explain(error, deadline) from error
 
     async def _aanswer(self, texts: list[str]) -> list[list[float]]:
-        deadline = self._deadline()
+        deadline = self._deadline(texts)
         if not texts:
             return []
         self._check_open()

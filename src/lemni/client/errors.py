@@ -45,10 +45,20 @@ class InvalidArgument(InvalidRequest, ValueError):
 
 
 class ConnectionFailed(ClientError):
-    """No whole answer came."""
+    """No whole answer came.
+
+    Attributes:
+        reason: what the operating system or the HTTP library says.
+        refused: whether nothing listens there.
+    """
 
     code = "connection_failed"
     retryable = True
+
+    def __init__(self, message: str, reason: str = "", *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason or message
+        self.refused = refused
 
 
 class RequestTimeout(ClientError):

@@ -25,7 +25,7 @@ _UNCONNECTED = (httpx.ConnectTimeout, httpx.PoolTimeout, httpcore.ConnectTimeout
 def failed(error: Exception, send: Send) -> ClientError:
     """What is returned of one of FAILURES. Raises InvalidRequest for a URL that is none."""
     if isinstance(error, _UNCONNECTED):
-        message = f"could not connect to {send.url} within {send.timeout_s:g} s"
+        message = f"could not connect to {send.url} within {send.timeout_s:.3g} s"
         return RequestTimeout(message, send.timeout_s, connected=False)
     if isinstance(error, httpx.TimeoutException | httpcore.TimeoutException):
         return late(send)
@@ -33,15 +33,29 @@ def failed(error: Exception, send: Send) -> ClientError:
         return BadAnswer(f"the answer of {send.url} cannot be decompressed: {error}")
     if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpcore.UnsupportedProtocol):
         raise no_url(send.url, error) from error
-    words = str(error) or type(error).__name__
+    root = _root(error)
+    words = str(root) or type(root).__name__
     if isinstance(error, httpx.ConnectError | httpcore.ConnectError):
-        return ConnectionFailed(f"cannot connect to {send.url}: {words}")
-    return ConnectionFailed(f"the connection to {send.url} broke: {words}")
+        refused = isinstance(root, ConnectionRefusedError)
+        question = ". Is a server running there?" if refused else ""
+        return ConnectionFailed(f"cannot connect to {send.url}: {words}{question}", words, refused=refused)
+    return ConnectionFailed(f"the connection to {send.url} broke: {words}", f"the connection broke: {words}")
+
+
+def _root(error: BaseException) -> BaseException:
+    """What the operating system said, if it did: anyio only says that all attempts failed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause
+        inner = getattr(cause, "exceptions", None)  # of an ExceptionGroup, one for each address
+        cause = inner[0] if inner else cause.__cause__ or cause.__context__
+    return error
 
 
 def late(send: Send) -> RequestTimeout:
     """No answer in time."""
-    return RequestTimeout(f"no answer from {send.url} within {send.timeout_s:g} s", send.timeout_s)
+    return RequestTimeout(f"no answer from {send.url} within {send.timeout_s:.3g} s", send.timeout_s)
 
 
 def no_url(url: str, why: object) -> InvalidRequest:

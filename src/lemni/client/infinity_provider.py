@@ -56,8 +56,9 @@ class InfinityEmbeddingClient(RemoteEmbeddingClient):
             use_l2_norm: False for the vectors as they come.
             base_url: default is `INFINITY_URL`, `INFINITY_BASE_URL` or `EMBEDDING_BASE_URL`, else
                 http://localhost:7997. Several with commas between: when one fails, the next is asked.
-            timeout: seconds that a call may take in all, shared among several servers; default is `INFINITY_TIMEOUT`,
-                `EMBEDDING_TIMEOUT` or `OLLAMA_TIMEOUT`, else 30.
+            timeout: seconds that a request may take with its retries, shared among several servers. A list goes in
+                requests of at most 64 texts or 64 KiB. Default is `INFINITY_TIMEOUT`, `EMBEDDING_TIMEOUT` or
+                `OLLAMA_TIMEOUT`, else 30.
             token: the server's key; default is `INFINITY_TOKEN` or `EMBEDDING_TOKEN`.
             norm_method, cache_duration_seconds, cache: see BaseEmbeddingClient.
 

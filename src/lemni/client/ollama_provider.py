@@ -54,7 +54,8 @@ class OllamaEmbeddingClient(RemoteEmbeddingClient):
             base_url: also `host`, `host:port` and `:port`, as Ollama takes them; default is `OLLAMA_URL`, `OLLAMA_HOST`
                 or `EMBEDDING_BASE_URL`, else http://localhost:11434. Several with commas between: when one fails, the
                 next is asked.
-            timeout: seconds that a call may take in all; default is `OLLAMA_TIMEOUT` or `EMBEDDING_TIMEOUT`, else 60.
+            timeout: seconds that a request may take with its retries. A list goes in
+                requests of at most 64 texts or 64 KiB. Default is `OLLAMA_TIMEOUT` or `EMBEDDING_TIMEOUT`, else 60.
             token: the key of a server that wants one; default is `EMBEDDING_TOKEN`.
             norm_method, cache_duration_seconds, cache: see BaseEmbeddingClient.
 

@@ -54,7 +54,8 @@ class OpenAIEmbeddingClient(RemoteEmbeddingClient):
                 https://api.openai.com/v1. Several with commas between: when one fails, the next is asked.
             organization: default is `OPENAI_ORGANIZATION`.
             project: default is `OPENAI_PROJECT`.
-            timeout: seconds that a call may take in all; default is `EMBEDDING_TIMEOUT`, else 60.
+            timeout: seconds that a request may take with its retries. A list goes in
+                requests of at most 64 texts or 64 KiB. Default is `EMBEDDING_TIMEOUT`, else 60.
             norm_method, cache_duration_seconds, cache: see BaseEmbeddingClient.
 
         Raises:

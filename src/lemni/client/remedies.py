@@ -55,7 +55,7 @@ def explained(
             "send fewer or shorter texts at once, or serve the model on a GPU"
         )
     elif isinstance(first, ConnectionFailed):
-        message = f"Failed to connect to {name} server at {base_url}: {first}. {advice.start}"
+        message = f"Failed to connect to {name} server at {base_url}: {first.reason}. {_start(first, advice)}"
     elif isinstance(first, StatusError):
         remedy = _remedy(first, advice, models)
         message = f"{name} server returned HTTP error: {first.status} {first.detail.rstrip('. ')}. {remedy}".rstrip()
@@ -72,6 +72,10 @@ def explained(
 
 def _first(error: LemniError) -> LemniError:
     return error.failures[0].error if isinstance(error, PartialFailure) else error
+
+
+def _start(error: ConnectionFailed, advice: Advice) -> str:
+    return advice.start if error.refused else "Is the URL right, and is its server well?"
 
 
 def _remedy(error: StatusError, advice: Advice, models: Seq[str]) -> str:

@@ -79,6 +79,9 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
             timeout_s=timeout / (base_url.count(",") + 1),  # a server that hangs must leave time for the others
             # Waits at most 0.6 s in all: a server that is not there shall be noticed at once.
             retries=Retries(times=2, first_s=0.2, longest_s=1.0, longest_retry_after_s=timeout),
+            # Parts that a CPU can do in time, though it does several at once.
+            batch_size=64,
+            batch_bytes=1 << 16,
             headers=headers,
         )
         self.base_url = ",".join(self._connection.urls)
@@ -147,7 +150,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
         except LemniError:
             pass
         try:
-            talk = self._connection.talk(self._deadline())
+            talk = self._connection.talk(self._deadline(["test"]))
             reply = yield from talk(self._request(["test"], None))
             self._read(reply, 1)
         except LemniError as error:
@@ -222,8 +225,9 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
 
     # How it is sent.
 
-    def _deadline(self) -> float:
-        return time.monotonic() + self.timeout
+    def _deadline(self, texts: list[str]) -> float:
+        # A long list goes in parts, each of which has the whole time: it could not be sized for all of them.
+        return time.monotonic() + self.timeout * max(1, len(self._connection.parts(self._job(texts))))
 
     def _source(self) -> str:
         return self.base_url
@@ -237,7 +241,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
         return model
 
     def _generate_embedding_raw(self, texts: list[str]) -> list[Any]:
-        return self._embed(texts, self._deadline())
+        return self._embed(texts, self._deadline(texts))
 
     def _embed(self, texts: list[str], deadline: float | None) -> list[Any]:
         try:

@@ -42,7 +42,9 @@ def checked(schema: type[_Body], body: Mapping[str, Any], required: tuple[str, .
         return schema.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        name = ".".join(str(part) for part in first["loc"] if isinstance(part, str | int)) or "the body"
+        # Of a union pydantic also names the member: "literal['float32', ...]".
+        places = [str(part) for part in first["loc"] if isinstance(part, int) or "[" not in str(part)]
+        name = ".".join(places) or "the body"
         given = first["input"]
         shown = repr(given) if isinstance(given, str | int | float) else kind_of(given)
         must = (

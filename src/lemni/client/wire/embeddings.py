@@ -50,6 +50,10 @@ def read_dense(reply: HttpReply, count: int, output_type: str | None = None) -> 
         tensors, metadata = safetensors.read(reply.body)
         vectors = tensors.get("embeddings")
         if vectors is None:
+            if "multi_vectors" in tensors:
+                raise BadAnswer(
+                    "the model gives multi-vectors, several for each input: ask for them with multi_vector()"
+                )
             raise BadAnswer(f"the server's answer has no embeddings, but {', '.join(tensors) or 'nothing'}")
         scales = tensors.get("scales")
         tokens = number(metadata.get("total_tokens"))

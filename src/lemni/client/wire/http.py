@@ -103,9 +103,10 @@ def status_error(reply: HttpReply, url: str) -> StatusError:
         detail = reply.body[:_SHOWN].decode("utf-8", "replace").strip() or "no explanation"
     if 300 <= reply.status < 400 and (target := reply.headers.get("location")):
         detail = f"redirected to {target}; use that as the base URL"
+    hint = "; the client's argument for it is api_key" if reply.status == 401 else ""
     place = _INDEX.match(param) if param else None
     return StatusError(
-        f"HTTP {reply.status} from {url}: {detail}",
+        f"HTTP {reply.status} from {url}: {detail}{hint}",
         reply.status,
         detail=detail,
         body=reply.body[:_KEPT],
