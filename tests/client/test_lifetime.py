@@ -127,6 +127,17 @@ def test_a_call_ends_when_the_client_is_closed_meanwhile(behaviour: bad.Behaviou
         wait_for(lambda: server.open == 0)
 
 
+def test_a_long_list_ends_when_the_client_is_closed_between_two_tries() -> None:
+    with misbehaving(*[bad.status(503, Retry_After="50")] * 2) as server:
+        client = lemni.Client(server.url, batch_size=3, concurrency=2)
+        timer = threading.Timer(0.3, client.close)
+        began = time.monotonic()
+        timer.start()
+        with pytest.raises(ClientError, match="closed"):
+            client.embed(TEXTS)
+        assert time.monotonic() - began < 5
+
+
 def test_what_was_finished_before_the_client_was_closed_is_not_lost() -> None:
     with misbehaving() as server:
         client = lemni.Client(server.url, batch_size=1, concurrency=1)

@@ -134,6 +134,14 @@ def test_those_that_were_tried_are_not_chosen_while_others_are_left() -> None:
     assert servers.choose(1, frozenset([A, B, C])) in (A, C)
 
 
+def test_when_all_rest_the_first_that_wakes_is_chosen() -> None:
+    servers = Servers([A, B, C], rest_s=30)
+    for url, asked in ((A, None), (B, 5.0), (C, 20.0)):
+        servers.failed(url, refused(503, asked), now=0)
+    assert servers.choose(1) == B
+    assert servers.choose(1, frozenset([B])) == C
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["good", "failed", "choose"]), st.sampled_from([A, B, C]), st.floats(0, 100)))
 )

@@ -65,12 +65,11 @@ class Servers:
         self._resting = dict.fromkeys(self.urls, 0.0)  # until when
 
     def choose(self, now: float, tried: frozenset[str] = frozenset()) -> str:
-        """The server to ask: the last good one, else the next one that is not resting and was not `tried`."""
+        """The server to ask, of those not `tried`: the last good one, else the next awake one, else the first to be."""
         with self._lock:
             order = self.urls[self._current :] + self.urls[: self._current]
-            awake = [url for url in order if self._resting[url] <= now and url not in tried]
-            untried = [url for url in order if url not in tried]
-            return (awake or untried or sorted(order, key=self._resting.__getitem__))[0]
+            untried = [url for url in order if url not in tried] or order
+            return min(untried, key=lambda url: max(now, self._resting[url]))
 
     def good(self, url: str) -> None:
         """It answered."""

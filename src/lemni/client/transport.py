@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +43,7 @@ class Transport:
         self._given = http
         self._by_httpx = http is not None or _has_proxies()
         self._backend = DeadlineBackend()
+        self._making = threading.Lock()
 
     def exchange(self, send: Send) -> HttpReply | ClientError:
         """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
@@ -50,7 +52,8 @@ class Transport:
                 return self._through_httpx(send)
             with self._backend.until(time.monotonic() + send.timeout_s):
                 request = self._prepared.request(send)
-                pool = self._secure if request.url.scheme == b"https" else self._plain
+                with self._making:  # threads that begin together share one pool
+                    pool = self._secure if request.url.scheme == b"https" else self._plain
                 response = pool.handle_request(request)
                 try:
                     chunks = list(response.iter_stream())
@@ -69,7 +72,9 @@ class Transport:
 
     def _through_httpx(self, send: Send) -> HttpReply | ClientError:
         deadline = time.monotonic() + send.timeout_s
-        response = self._http.send(self._prepared.httpx_request(self._http, send), stream=True)
+        with self._making:
+            http = self._http
+        response = http.send(self._prepared.httpx_request(http, send), stream=True)
         try:
             chunks = []
             for chunk in response.iter_bytes():
