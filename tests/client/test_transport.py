@@ -199,6 +199,13 @@ def test_a_server_that_is_not_there(ask: Caller) -> None:
     assert error.message.startswith(f"cannot connect to {server.url}/embeddings: ")
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_a_host_whose_name_no_host_can_have(ask: Caller, host: str) -> None:
+    error = ask(f"http://{host}")
+    assert isinstance(error, ConnectionFailed)
+    assert error.message.startswith(f"cannot connect to http://{host}/embeddings: ")
+
+
 @pytest.mark.parametrize(
     "reply", [[3.0], [b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n", *[b".", 0.02] * 150]], ids=["silent", "slow"]
 )

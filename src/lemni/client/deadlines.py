@@ -47,7 +47,11 @@ class DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         left_s = self.left_s(httpcore.ConnectTimeout, timeout)
-        return _Stream(self._network.connect_tcp(host, port, left_s, local_address, socket_options), self)
+        try:
+            stream = self._network.connect_tcp(host, port, left_s, local_address, socket_options)
+        except UnicodeError as error:  # of Python's own look at the name: a label that is empty or too long
+            raise httpcore.ConnectError(f"no name of a host: {error}") from error
+        return _Stream(stream, self)
 
 
 class _Stream(httpcore.NetworkStream):
