@@ -230,6 +230,12 @@ def test_similarity_is_the_model_s(ask_zoo: Callable[..., Asking], sentence_tran
     near(client.similarity(a[0], b), expected[0], 1e-5)
     near(client.similarity(a, b[0]), expected[:, 0], 1e-5)
     assert np.shape(client.similarity(a[0], b[0])) == ()
+    assert client.statistics.requests == 5  # one for each, and one that asked which model it is
+
+
+def test_similarity_takes_no_quantised_vectors(ask_zoo: Callable[..., Asking]) -> None:
+    with pytest.raises(TypeError, match="output_type"):
+        ask_zoo(model=DENSE).similarity("a", "b", output_type="ubinary")
 
 
 # The server.

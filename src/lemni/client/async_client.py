@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence as Seq
 from functools import cached_property
 
@@ -62,17 +61,20 @@ class AsyncClient(ClientBase):
         """Labels of each text with their scores, the best first; the first `top_k` if given."""
         return await self._session.answer(self._classify(texts, top_k, how))
 
-    async def similarity(self, a: Item | Seq[Item], b: Item | Seq[Item], **how: Unpack[DenseHow]) -> Vectors:
-        """How alike the items are, by the model's own function: float32 [a, b], without the axis of a lone item."""
-        first, second = await asyncio.gather(self.embed(a, **how), self.embed(b, **how))
-        return similarities(first, second, await self._session.model(how.get("model") or self.model))
+    async def similarity(self, a: Item | Seq[Item], b: Item | Seq[Item], **how: Unpack[EmbedHow]) -> Vectors:
+        """How alike the items are, by the model's own function: float32 [a, b], without the axis of a lone item.
+
+        They are asked for in one call: the index of an error or of progress counts through `a`, and on through `b`.
+        """
+        job = self._embed_both(a, b, how)
+        return similarities(*await self._session.answer(job), await self._session.model(job.identity))
 
     async def models(self) -> list[Model]:
         """The models that the server has."""
         return await self._session.models()
 
     async def health(self) -> bool:
-        """Whether the server answers that it is well, within 5 s. Never raises ClientError."""
+        """Whether a server answers that it is well, each within 5 s. Never raises ClientError."""
         return await self._session.healthy()
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -38,7 +38,7 @@ class AsyncSession:
         if cache is None or job.identity is None or not job.items:
             return await self.compute(job)
         deadline = self.connection.deadline(job)
-        keys = self.connection.keys(job, await self.model(job.identity.get("model"), deadline))
+        keys = self.connection.keys(job, await self.model(job.identity, deadline))
         rows = await cache.athrough(
             keys,
             lambda positions: self.compute(job.part(positions), deadline),
@@ -122,15 +122,16 @@ class AsyncSession:
         with naming(reply):
             return wire.read_models(reply)
 
-    async def model(self, name: str | None, deadline: float | None = None) -> wire.Model | None:
-        """What the server says about a model; asked for again every few minutes."""
+    async def model(self, identity: Mapping[str, Any] | None, deadline: float | None = None) -> wire.Model | None:
+        """What the server says about the model of a job's identity; asked for again every few minutes."""
         identities = self.connection.identities
         if identities.stale:
             try:
                 identities.update(await self.models(deadline))
             except ClientError:
                 identities.update(None)
-        return identities.of(name)
+        wanted = identity or {}
+        return identities.of(wanted.get("model"), wanted.get("task"))
 
     async def healthy(self) -> bool:
         """Whether the server says that it is well. Never raises ClientError."""

@@ -67,17 +67,20 @@ class Client(ClientBase):
         """Labels of each text with their scores, the best first; the first `top_k` if given."""
         return self._session.answer(self._classify(texts, top_k, how))
 
-    def similarity(self, a: Item | Seq[Item], b: Item | Seq[Item], **how: Unpack[DenseHow]) -> Vectors:
-        """How alike the items are, by the model's own function: float32 [a, b], without the axis of a lone item."""
-        first, second = self.embed(a, **how), self.embed(b, **how)
-        return similarities(first, second, self._session.model(how.get("model") or self.model))
+    def similarity(self, a: Item | Seq[Item], b: Item | Seq[Item], **how: Unpack[EmbedHow]) -> Vectors:
+        """How alike the items are, by the model's own function: float32 [a, b], without the axis of a lone item.
+
+        They are asked for in one call: the index of an error or of progress counts through `a`, and on through `b`.
+        """
+        job = self._embed_both(a, b, how)
+        return similarities(*self._session.answer(job), self._session.model(job.identity))
 
     def models(self) -> list[Model]:
         """The models that the server has."""
         return self._session.models()
 
     def health(self) -> bool:
-        """Whether the server answers that it is well, within 5 s. Never raises ClientError."""
+        """Whether a server answers that it is well, each within 5 s. Never raises ClientError."""
         return self._session.healthy()
 
     def close(self) -> None:

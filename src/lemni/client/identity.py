@@ -28,10 +28,11 @@ class Identities:
             self._models = models
         self._until = time.monotonic() + (_UNKNOWN_S if models is None else _FRESH_S)
 
-    def of(self, name: str | None) -> Model | None:
-        """The model that answers to a name; without a name the only one."""
+    def of(self, name: str | None, task: str | None = None) -> Model | None:
+        """The model that answers to a name; without a name the only one, or the only one for a task."""
         if name is None:
-            return self._models[0] if len(self._models) == 1 else None
+            able = [model for model in self._models if len(self._models) == 1 or task in model.capabilities]
+            return able[0] if len(able) == 1 else None
         exact = [model for model in self._models if model.id == name]
         short = [model for model in self._models if model.id.rpartition("/")[2] == name]
         found = exact or short

@@ -6,8 +6,8 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Generator, Mapping
+from typing import Any, TypeVar
 
 import httpx
 
@@ -40,7 +40,7 @@ class Session:
         if cache is None or job.identity is None or not job.items:
             return self.compute(job)
         deadline = self.connection.deadline(job)
-        keys = self.connection.keys(job, self.model(job.identity.get("model"), deadline))
+        keys = self.connection.keys(job, self.model(job.identity, deadline))
         rows = cache.through(
             keys,
             lambda positions: self.compute(job.part(positions), deadline),
@@ -78,14 +78,13 @@ class Session:
     ) -> T:
         """Do what a conversation says until it has its result, or until it is no longer wanted."""
         outcome: HttpReply | ClientError | None = None
-        ended = stop or self._closed
         try:
             step = next(conversation)
             while True:
                 if isinstance(step, Wait):
-                    ended.wait(step.seconds)
+                    self._closed.wait(step.seconds)
                     outcome = None
-                elif ended.is_set() or self._closed.is_set():
+                elif self._closed.is_set() or (stop is not None and stop.is_set()):
                     outcome = ClientError("the client is closed, or the call was interrupted")
                 else:
                     outcome = self._transport_here().exchange(step)
@@ -106,15 +105,16 @@ class Session:
         with naming(reply):
             return wire.read_models(reply)
 
-    def model(self, name: str | None, deadline: float | None = None) -> wire.Model | None:
-        """What the server says about a model; asked for again every few minutes."""
+    def model(self, identity: Mapping[str, Any] | None, deadline: float | None = None) -> wire.Model | None:
+        """What the server says about the model of a job's identity; asked for again every few minutes."""
         identities = self.connection.identities
         if identities.stale:
             try:
                 identities.update(self.models(deadline))
             except ClientError:
                 identities.update(None)
-        return identities.of(name)
+        wanted = identity or {}
+        return identities.of(wanted.get("model"), wanted.get("task"))
 
     def healthy(self) -> bool:
         """Whether the server says that it is well. Never raises ClientError."""
