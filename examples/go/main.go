@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net/url"
@@ -27,7 +28,12 @@ func main() {
 	apiKey := flag.String("api-key", "", "the reranker's `key`")
 	flag.Parse()
 	if err := run(context.Background(), *endpoint, *model, *embeddingModel, *apiKey); err != nil {
-		fmt.Fprintln(os.Stderr, "rerank:", err)
+		text := err.Error()
+		var refused *infinity.StatusError
+		if errors.As(err, &refused) {
+			text = strings.Replace(text, refused.Body, refused.Message(), 1)
+		}
+		fmt.Fprintln(os.Stderr, "rerank:", text)
 		os.Exit(1)
 	}
 }
@@ -49,40 +55,47 @@ func run(ctx context.Context, endpoint, model, embeddingModel, apiKey string) er
 	if err != nil {
 		return err
 	}
+	// All before the first line, so that what cannot be asked leaves no half of a comparison.
+	comparisons := make([]comparison, len(testCases))
+	for i, tc := range testCases {
+		if comparisons[i].relevant, err = reranker.Rerank(ctx, tc.query, tc.documents); err != nil {
+			return err
+		}
+	}
+	for i, tc := range testCases {
+		if comparisons[i].similar, err = embedder.similarities(ctx, tc.query, tc.documents); err != nil {
+			return err
+		}
+	}
 	name, err := embedder.name(ctx)
 	if err != nil {
 		return err
 	}
+	kind := kindOf(listed(ctx, endpoint, apiKey), model)
+	if kind != crossEncoder {
+		fmt.Fprintf(os.Stderr, "The model at %s is no cross-encoder. Serve one: lemni serve BAAI/bge-reranker-v2-m3\n", endpoint)
+	}
 	fmt.Printf("Using reranker endpoint: %s\n", endpoint)
 	fmt.Printf("Using embedding model: %s\n", name)
 	fmt.Println()
-	for _, tc := range testCases {
-		if err := compare(ctx, tc, embedder, reranker); err != nil {
-			return err
-		}
+	for i, tc := range testCases {
+		comparisons[i].print(tc, kind)
 	}
 	return nil
 }
 
-func compare(ctx context.Context, tc testCase, embedder *embedder, reranker *infinity.Reranker) error {
+type comparison struct{ similar, relevant []infinity.Result }
+
+func (c comparison) print(tc testCase, kind string) {
 	line := strings.Repeat("=", 70)
 	fmt.Printf("\n%s\nCase: %s\nQuery: %s\n%s\n", line, tc.name, tc.query, line)
 
 	fmt.Println("\n--- Embedding Similarity (Bi-Encoder) ---")
-	similar, err := embedder.similarities(ctx, tc.query, tc.documents)
-	if err != nil {
-		return err
-	}
-	sort.SliceStable(similar, func(i, j int) bool { return similar[i].Score > similar[j].Score })
-	show(similar)
+	sort.SliceStable(c.similar, func(i, j int) bool { return c.similar[i].Score > c.similar[j].Score })
+	show(c.similar)
 
-	fmt.Println("\n--- Reranker Scores (Cross-Encoder) ---")
-	relevant, err := reranker.Rerank(ctx, tc.query, tc.documents)
-	if err != nil {
-		return err
-	}
-	show(relevant)
-	return nil
+	fmt.Printf("\n--- Reranker Scores (%s) ---\n", kind)
+	show(c.relevant)
 }
 
 func show(results []infinity.Result) {
@@ -97,8 +110,8 @@ func withPath(endpoint string) (string, error) {
 		return defaultEndpoint, nil
 	}
 	parsed, err := url.Parse(endpoint)
-	if err != nil {
-		return "", err
+	if err != nil || (parsed.Scheme != "http" && parsed.Scheme != "https") || parsed.Host == "" {
+		return "", fmt.Errorf("the endpoint %q is no URL: it begins with http:// or https://", endpoint)
 	}
 	if parsed.Path == "" || parsed.Path == "/" {
 		parsed.Path = "/rerank"

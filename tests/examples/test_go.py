@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -73,7 +74,23 @@ def test_errors(server: str, program: tuple[str]) -> None:
     environment = {"OPENAI_BASE_URL": f"{server}/v1", "OPENAI_API_KEY": KEY}
     wrong = run(program, "-endpoint", server, "-api-key", "no", "-embedding-model", "minilm", **environment)
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith('rerank: status 401: {"')
+    assert re.fullmatch(r"rerank: status 401: [^{]+\n", wrong.stderr)
     unknown = run(program, "-endpoint", server, "-api-key", KEY, **environment)
-    assert unknown.stderr.startswith('rerank: embeddings: status 404: {"')
-    assert "text-embedding-3-small" in unknown.stderr
+    assert re.match(r"rerank: embeddings: status 404: [^{]+text-embedding-3-small[^{]+\n", unknown.stderr)
+    other = run(program, "-endpoint", server, "-api-key", KEY, "-model", "no-such")
+    assert re.match(r"rerank: status 404: [^{]+no-such[^{]+\n", other.stderr)
+    assert [error.stdout for error in (wrong, unknown, other)] == [""] * 3
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:7997", "127.0.0.1:7997/rerank", "ftp://host/rerank", "http://"])
+def test_no_url(program: tuple[str], endpoint: str) -> None:
+    done = run(program, "-endpoint", endpoint)
+    says = f'rerank: the endpoint "{endpoint}" is no URL: it begins with http:// or https://\n'
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_an_embedding_model_is_called_none_other(server: str, program: tuple[str], path: str) -> None:
+    done = run(program, "-endpoint", server + path, "-api-key", KEY, "-model", "minilm")
+    assert done.stderr.startswith(f"The model at {server}{path} is no cross-encoder. Serve one: lemni serve ")
+    read(done, "Embedding Model: cosine")

@@ -58,12 +58,25 @@ def test_errors_are_one_line(server: str) -> None:
     wrong = run(PYTHON, "-endpoint", f"{server}/rerank", "-api-key", "not-the-key")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith(f"rerank_compare: HTTP 401 from {server}/models: ")
-    unknown = run(PYTHON, "-endpoint", server, OPENAI_BASE_URL=f"{server}/v1", OPENAI_API_KEY=KEY)
+    unknown = run(PYTHON, "-endpoint", server, "-api-key", KEY, OPENAI_BASE_URL=f"{server}/v1", OPENAI_API_KEY=KEY)
     assert unknown.stderr.startswith(f"rerank_compare: HTTP 404 from {server}/v1/embeddings: ")
     assert "text-embedding-3-small" in unknown.stderr
+    other = run(PYTHON, "-endpoint", server, "-api-key", KEY, "-model", "no-such")
+    assert other.stderr.startswith(f"rerank_compare: HTTP 404 from {server}/rerank: ")
+    assert [error.stdout for error in (wrong, unknown, other)] == [""] * 3
     dead = run(PYTHON, "-endpoint", NOWHERE)
     assert NOWHERE in dead.stderr
-    assert [error.stderr.count("\n") for error in (wrong, unknown, dead)] == [1, 1, 1]
+    assert [error.stderr.count("\n") for error in (wrong, unknown, other, dead)] == [1] * 4
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_an_embedding_model_is_called_none_other(server: str, path: str) -> None:
+    done = run(PYTHON, "-endpoint", server + path, "-api-key", KEY, "-model", "minilm")
+    assert done.stderr == (
+        f"The model at {server}{path.removesuffix('/rerank')} is no cross-encoder. Serve one: lemni serve {BGE}\n"
+    )
+    for case in read(done, "Embedding Model: cosine")[2].values():
+        assert case.relevance == pytest.approx(case.similarity, abs=2e-6)
 
 
 def test_it_says_when_texts_go_to_openai(server: str) -> None:

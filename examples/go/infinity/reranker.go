@@ -73,6 +73,34 @@ func New(options ...Option) (*Reranker, error) {
 	return r, nil
 }
 
+// StatusError is an answer with another status than 200.
+type StatusError struct {
+	Status int
+	Body   string
+}
+
+func (e *StatusError) Error() string { return fmt.Sprintf("status %d: %s", e.Status, e.Body) }
+
+// Message is what a JSON body says under message, detail or error, also inside error; else the whole body.
+func (e *StatusError) Message() string {
+	var found struct {
+		Message, Detail string
+		Error           json.RawMessage
+	}
+	// A field of another type leaves the others as they are.
+	_ = json.Unmarshal([]byte(e.Body), &found)
+	var text string
+	var inside struct{ Message string }
+	_ = json.Unmarshal(found.Error, &text)
+	_ = json.Unmarshal(found.Error, &inside)
+	for _, one := range []string{inside.Message, found.Message, found.Detail, text} {
+		if one != "" {
+			return one
+		}
+	}
+	return e.Body
+}
+
 type request struct {
 	Model     string   `json:"model,omitempty"`
 	Query     string   `json:"query"`
@@ -89,7 +117,7 @@ type response struct {
 
 // Rerank gives the documents by their relevance to the query, the best first. Without documents nothing is asked.
 //
-// A server that answers with anything but 200 makes an error "status CODE: BODY".
+// A server that answers with anything but 200 makes a *StatusError.
 func (r *Reranker) Rerank(ctx context.Context, query string, documents []string) ([]Result, error) {
 	if len(documents) == 0 {
 		return nil, nil
@@ -134,7 +162,7 @@ func (r *Reranker) post(ctx context.Context, body request) (*response, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(resp.Body)
-		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, text)
+		return nil, &StatusError{resp.StatusCode, string(text)}
 	}
 	var answer response
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {

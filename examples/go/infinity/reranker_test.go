@@ -88,6 +88,22 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestMessage(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"error": {"message": "no such model", "code": null}}`: "no such model",
+		`{"error": "full", "error_type": "overloaded"}`:         "full",
+		`{"message": "no", "error": {"type": "x"}}`:             "no",
+		`{"detail": "Unauthorized"}`:                            "Unauthorized",
+		`{"detail": [{"msg": "missing"}]}`:                      `{"detail": [{"msg": "missing"}]}`,
+		"<html>Bad Gateway</html>":                              "<html>Bad Gateway</html>",
+		"":                                                      "",
+	} {
+		if got := (&StatusError{502, body}).Message(); got != want {
+			t.Errorf("%s: got %q", body, got)
+		}
+	}
+}
+
 // TestLive asks the server at INFINITY_URL, which wants the key in INFINITY_TOKEN.
 func TestLive(t *testing.T) {
 	endpoint, key := os.Getenv("INFINITY_URL"), os.Getenv("INFINITY_TOKEN")
