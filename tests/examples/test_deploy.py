@@ -48,7 +48,16 @@ def test_defaults(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout == "lemni serve BAAI/bge-reranker-v2-m3 --port 7997 --host 0.0.0.0 --device auto --offline\n"
     assert done.returncode == 2
-    assert done.stderr.startswith("lemni: error: ")
+    warning, error, _ = done.stderr.split("\n", 2)
+    assert warning == "listening on every interface without --api-key: everybody may ask"
+    assert error.startswith("lemni: error: ")
+
+
+def test_help_shows_the_defaults() -> None:
+    command = [sys.executable, str(EXAMPLES / "deploy_reranker.py"), "--help"]
+    text = " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    for default in ("BAAI/bge-reranker-v2-m3", "7997", "0.0.0.0", "auto"):
+        assert f"default: {default};" in text
 
 
 def _healthy(url: str) -> bool:
