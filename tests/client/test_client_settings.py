@@ -98,7 +98,9 @@ def test_unknown_keywords(ask_zoo: Callable[..., Asking], method: str) -> None:
         ({"headers": {"a": 3}}, "header 'a'"),
         ({"headers": {"a": "b\r\nc: d"}}, "header 'a'"),
         ({"headers": {"a": "ä"}}, "header 'a'"),
+        ({"headers": [("authorization", "secret")]}, "headers is of type list"),
         ({"api_key": "secret\n"}, "header 'authorization'"),
+        ({"api_key": b"secret"}, "api_key is of type bytes"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], words: str) -> None:

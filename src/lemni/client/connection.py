@@ -71,14 +71,17 @@ class Connection:
         if not isinstance(retries, Retries | int | None):
             raise InvalidRequest(f"retries is {retries!r}; it must be a whole number or Retries(...)", param="retries")
         if not isinstance(headers, Mapping | None):
-            raise InvalidRequest(f"headers is {headers!r}; it must be a mapping of names to values", param="headers")
+            kind = type(headers).__name__
+            raise InvalidRequest(f"headers is of type {kind}; it must be a mapping of names to values", param="headers")
+        if not isinstance(api_key, str | None):
+            raise InvalidRequest(f"api_key is of type {type(api_key).__name__}; it must be a text", param="api_key")
         self.urls = _urls(urls)
         self.timeout_s, self.deadline_s = timeout_s, deadline_s
         self.retries = Retries(times=retries) if isinstance(retries, int) else retries or Retries()
         self.concurrency, self.batch_size, self.batch_bytes = concurrency, batch_size, batch_bytes
         self.headers = {"user-agent": f"lemni/{lemni.__version__}", **_checked_headers(headers or {}, "headers")}
         if api_key:
-            bare = api_key.removeprefix("Bearer ") if isinstance(api_key, str) else api_key
+            bare = api_key.removeprefix("Bearer ")
             self.headers |= _checked_headers({"authorization": f"Bearer {bare}"}, "api_key")
         self.servers = Servers(self.urls)
         self.counters = Counters()

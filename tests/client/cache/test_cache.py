@@ -266,7 +266,7 @@ def test_words(tmp_path: Path) -> None:
     ("word", "limits", "message"),
     [
         ("", {}, "unknown cache '': choose"),
-        ("memcached://localhost", {}, "unknown cache 'memcached://localhost': choose"),
+        ("memcached://user:password@localhost", {}, "unknown cache 'memcached': choose"),
         ("disk", {}, "names no folder"),
         ("disk:", {}, "names no folder"),
         ("memory:1GB", {}, "takes nothing after its name"),

@@ -38,7 +38,7 @@ def open_cache(where: str | None, *, ttl_s: float | None = None, max_bytes: int 
     name, _, rest = where.partition(":")
     if name not in _STORES:
         raise ConfigError(
-            f'unknown cache {where!r}: choose "memory", "disk:/folder", a URL with redis:// or valkey://, or None',
+            f'unknown cache {name!r}: choose "memory", "disk:/folder", a URL with redis:// or valkey://, or None',
             param="cache",
         )
     options: dict[str, Any] = {}
