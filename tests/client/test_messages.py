@@ -39,7 +39,7 @@ def test_no_server_of_two(nobody: str) -> None:
 
 def test_a_wrong_key(ask: Callable[..., Asking]) -> None:
     with misbehaving(otherwise=lambda turn: turn.send(bad.reply(b'{"detail": "Unauthorized"}', 401))) as server:
-        with pytest.raises(StatusError, match="Unauthorized; the client's argument for it is api_key$"):
+        with pytest.raises(StatusError, match=r"Unauthorized; the client's argument for it is api_key$"):
             ask(server).embed(["a"])
         with pytest.raises(StatusError):
             ask(server, api_key="Bearer secret").embed(["a"])
