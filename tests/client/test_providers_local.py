@@ -119,3 +119,16 @@ def test_a_program_that_closes_nothing_ends(folder: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) > 0
+
+
+def test_a_client_without_the_engine_says_so() -> None:
+    program = (
+        "import sys; sys.modules['pydantic'] = None\n"
+        "from lemni.client import EmbeddingGenerationError, create_local_client\n"
+        "client = create_local_client()\n"
+        "assert not client.health_check()\n"
+        "try: client.generate_embedding('x')\n"
+        "except EmbeddingGenerationError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "'pydantic' is missing: pip install lemni" in done.stdout

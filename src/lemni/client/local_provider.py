@@ -14,7 +14,7 @@ from lemni.client.environment import Environment
 from lemni.client.errors import EmbeddingGenerationError
 from lemni.client.provider_cache import FROM_ENVIRONMENT
 from lemni.client.wire.models import Model
-from lemni.errors import LemniError
+from lemni.errors import LemniError, MissingExtra
 
 if TYPE_CHECKING:
     from lemni import Embedder
@@ -193,6 +193,11 @@ def _take(settings: _Settings, user: int) -> Embedder:
                 given = {name: value for name, value in settings._asdict().items() if value is not None}
                 shared.embedder = lemni.load(**given)
             return shared.embedder
+    except ModuleNotFoundError as error:
+        _give(settings, user)
+        raise MissingExtra(
+            f"computing in this process needs all of Lemni's packages, and {error.name!r} is missing: pip install lemni"
+        ) from error
     except BaseException:
         _give(settings, user)
         raise
