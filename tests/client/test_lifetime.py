@@ -138,6 +138,21 @@ def test_a_long_list_ends_when_the_client_is_closed_between_two_tries() -> None:
         assert time.monotonic() - began < 5
 
 
+def test_a_call_that_has_ended_reports_no_progress() -> None:
+    calls: list[int] = []
+
+    def fail(done: int, total: int) -> None:
+        calls.append(done)
+        raise RuntimeError("mine")
+
+    with misbehaving(*[bad.slow(0.05 * place) for place in range(1, 7)]) as server:
+        client = lemni.Client(server.url, batch_size=1, concurrency=3)
+        with pytest.raises(RuntimeError, match="mine"):
+            client.embed(TEXTS, progress=fail)
+        wait_for(lambda: not any(one.name.startswith("lemni-client") for one in threading.enumerate()))
+    assert calls == [1]
+
+
 def test_what_was_finished_before_the_client_was_closed_is_not_lost() -> None:
     with misbehaving() as server:
         client = lemni.Client(server.url, batch_size=1, concurrency=1)
@@ -243,7 +258,7 @@ def test_a_hundred_thousand_texts() -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         same(vectors[::256], texts[::256])
-        assert client.statistics.requests == 1 + 391
+        assert client.statistics.requests == 2 + 782
         assert peak < 40e6  # 1.6 MB of vectors, twice; lists of 100,000; and the server's share
 
 
