@@ -62,7 +62,10 @@ class Session:
                 for part in waiting:
                     if ledger.last is not None or (stop is not None and stop.is_set()):
                         break
-                    ledger.record(self.run(answer_part(job, part, talk, self.connection.counters, forgiven), stop))
+                    outcomes = self.run(answer_part(job, part, talk, self.connection.counters, forgiven), stop)
+                    if stop is not None and stop.is_set():  # the call has ended meanwhile, and its progress with it
+                        break
+                    ledger.record(outcomes)
 
             threads = min(self.connection.concurrency, len(parts))
             if threads <= 1:
