@@ -35,7 +35,7 @@ EPILOG = """\b
 Examples:
   lemni serve                                  serve the default model on port 7997
   lemni serve ./my-model --device cuda         serve a folder on a GPU
-  lemni embed "How do I reset my password?"    print a vector
+  lemni embed "How do I reset my password?"    print the text and its vector
   lemni embed texts.txt -o vectors.npy         one vector per line of a file
   lemni rerank "Where do cats sleep?" -i notes.txt    the lines of a file by their relevance
   lemni classify texts.txt -m ./my-classifier  labels of every line
