@@ -146,8 +146,10 @@ def test_a_call_that_has_ended_reports_no_progress() -> None:
         raise RuntimeError("mine")
 
     with misbehaving(*[bad.slow(0.05 * place) for place in range(1, 7)]) as server:
-        client = lemni.Client(server.url, batch_size=1, concurrency=3)
-        with pytest.raises(RuntimeError, match="mine"):
+        with (
+            lemni.Client(server.url, batch_size=1, concurrency=3) as client,
+            pytest.raises(RuntimeError, match="mine"),
+        ):
             client.embed(TEXTS, progress=fail)
         wait_for(lambda: not any(one.name.startswith("lemni-client") for one in threading.enumerate()))
     assert calls == [1]

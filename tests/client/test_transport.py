@@ -348,3 +348,24 @@ def test_requests_go_where_httpx_would_send_them(url: str) -> None:
     assert ours.url.port == theirs.url.port
     assert dict(ours.headers)[b"host"] == theirs.headers["host"].encode()
     assert dict(ours.headers)[b"host-like"] == b"x"
+
+
+def test_closing_lets_what_is_in_flight_end() -> None:
+    """A socket closed under a thread that reads from it would leave the thread waiting."""
+    transport, replies = Transport(HEADERS), []
+    began = threading.Event()
+
+    def answer(head: bytes, body: bytes) -> Reply:
+        began.set()
+        return [0.2, ok(b"late")]
+
+    with scripted(answer) as server:
+        send = Send(HttpRequest("", b"{}"), server.url, 20.0)
+        thread = threading.Thread(target=lambda: replies.append(transport.exchange(send)))
+        thread.start()
+        began.wait()
+        transport.close()
+        thread.join(5.0)
+    [reply] = replies
+    assert isinstance(reply, HttpReply)
+    assert reply.body == b"late"

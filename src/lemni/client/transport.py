@@ -43,28 +43,49 @@ class Transport:
         self._given = http
         self._by_httpx = http is not None or _has_proxies()
         self._backend = DeadlineBackend()
-        self._making = threading.Lock()
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._closed = False
 
     def exchange(self, send: Send) -> HttpReply | ClientError:
         """Send it and read the whole reply, within `send.timeout_s` in all. Errors are returned."""
+        with self._lock:
+            self._in_flight += 1
         try:
-            if self._by_httpx:
-                return self._through_httpx(send)
-            with self._backend.until(time.monotonic() + send.timeout_s):
-                request = self._prepared.request(send)
-                with self._making:  # threads that begin together share one pool
-                    pool = self._secure if request.url.scheme == b"https" else self._plain
-                response = pool.handle_request(request)
-                try:
-                    chunks = list(response.iter_stream())
-                finally:
-                    response.close()
-            return _reply(response, chunks)
+            return self._through_httpx(send) if self._by_httpx else self._through_pool(send)
         except FAILURES as error:
             return failed(error, send)
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+                last = self._closed and not self._in_flight
+            if last:
+                self._close_pools()
 
     def close(self) -> None:
-        """Close the connections. Idempotent."""
+        """Close the connections when no thread uses them any more: at once, or at the end of what is in flight.
+
+        A socket that is closed under a thread that reads from it leaves the thread waiting, or reading from another.
+        """
+        with self._lock:
+            self._closed = True
+            idle = not self._in_flight
+        if idle:
+            self._close_pools()
+
+    def _through_pool(self, send: Send) -> HttpReply:
+        with self._backend.until(time.monotonic() + send.timeout_s):
+            request = self._prepared.request(send)
+            with self._lock:  # threads that begin together share one pool
+                pool = self._secure if request.url.scheme == b"https" else self._plain
+            response = pool.handle_request(request)
+            try:
+                chunks = list(response.iter_stream())
+            finally:
+                response.close()
+        return _reply(response, chunks)
+
+    def _close_pools(self) -> None:
         # What was never asked for was never made.
         for name in ("_plain", "_secure", *(() if self._given else ("_http",))):
             if name in self.__dict__:
@@ -72,7 +93,7 @@ class Transport:
 
     def _through_httpx(self, send: Send) -> HttpReply | ClientError:
         deadline = time.monotonic() + send.timeout_s
-        with self._making:
+        with self._lock:
             http = self._http
         response = http.send(self._prepared.httpx_request(http, send), stream=True)
         try:
