@@ -15,7 +15,7 @@ from lemni.engine import Engine
 from lemni.server.app import create_app
 from lemni.server.dialects import cohere
 from lemni.tasks.output_types import restore
-from lemni.tasks.ranges import Ranges
+from lemni.tasks.ranges import Ranges, key_of
 from tests.server.conftest import client_of
 from tests.server.dialects.test_infinity import CATS, post
 from tests.server.live import loaded, server_settings
@@ -30,8 +30,8 @@ def png(seed: int = 0) -> str:
 
 def measured(client: httpx.AsyncClient, cache: Path, **options: Any) -> NDArray[np.float32]:
     """The int8 ranges that the only model of a client's server has in the cache folder."""
-    [key] = client._transport.app.state.service.ranges._keys.values()  # type: ignore[attr-defined]
-    ranges = Ranges(cache).get(key, **options)
+    [card] = client._transport.app.state.service.names.cards.values()  # type: ignore[attr-defined]
+    ranges = Ranges(cache).get(key_of(card), **options)
     assert ranges is not None
     return ranges
 

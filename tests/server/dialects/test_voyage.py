@@ -60,14 +60,14 @@ async def test_input_types_take_prompts(zoo: httpx.AsyncClient) -> None:
 
 async def test_int8_of_a_model_that_does_not_normalise(zoo: httpx.AsyncClient) -> None:
     from lemni.tasks.output_types import restore
-    from lemni.tasks.ranges import Ranges
+    from lemni.tasks.ranges import Ranges, key_of
 
     body = {"model": "prompted", "input": ["a cat sat", "who is it"]}
     answer = await post(zoo, "/v1/embeddings", {**body, "output_dtype": "int8"})
     codes = np.array([one["embedding"] for one in answer["data"]], np.int8)
     service = zoo._transport.app.state.service  # type: ignore[attr-defined]
     ranges: Ranges = service.ranges._ranges
-    found = ranges.get(service.ranges._keys["prompted"], normalize=False)
+    found = ranges.get(key_of(service.names.cards["prompted"]), normalize=False)
     exact = await floats(zoo, **body)
     assert np.linalg.norm(exact, axis=1).min() > 1.5
     steps = np.ptp(found, axis=0) / 255
