@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("batch_tokens", "rows", "fairness", "startup", "output_types", "client")
+NAMES = ("batch_tokens", "rows", "fairness", "startup", "output_types", "precision", "client")
 
 
 def main() -> None:

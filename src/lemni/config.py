@@ -93,7 +93,7 @@ def _host(entry: str) -> str:
     return host
 
 
-DType = Annotated[Literal["auto", "float32", "float16", "bfloat16"], BeforeValidator(_dtype)]
+DType = Annotated[Literal["auto", "float32", "float16", "bfloat16", "int8"], BeforeValidator(_dtype)]
 
 
 Pooling = Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "splade"]
@@ -125,7 +125,8 @@ class ModelSettings(_Settings):
         "auto", min_length=1, description="auto, cpu, cuda, or a list such as cuda:0,cuda:1 (one replica each)."
     )
     dtype: DType = Field(
-        "auto", description="Precision of the computation; auto is float32 on CPU, float16 or bfloat16 on GPU."
+        "auto",
+        description="Precision of the computation; auto is float32 on CPU, float16 or bfloat16 on GPU. int8: CPU only.",
     )
     pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "splade"] | None = (
         Field(

@@ -53,6 +53,10 @@ def load_model(
         devices = devices[: engine.replicas]
     on_gpu = devices != ("cpu",)
     runtime = _runtime(model, spec, on_gpu=on_gpu)
+    if model.dtype == "int8" and runtime != "openvino":
+        raise ConfigError(
+            f"int8 is computed by the openvino runtime, on CPUs; {files.id} runs on {runtime}: choose another dtype"
+        )
     options = BackendOptions(
         devices=devices,
         dtype=choose_dtype(model.dtype, spec) if on_gpu else _cpu_dtype(model.dtype),

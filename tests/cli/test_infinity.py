@@ -91,7 +91,7 @@ def test_devices() -> None:
         ({"model_id": ("a", "b", "c"), "device": ("cpu", "cpu")}, "--device is given 2 times for 3 models"),
         ({"engine": ("neuron",)}, "--engine neuron"),
         ({"embedding_dtype": ("int8",)}, "by request"),
-        ({"dtype": ("int8",)}, "--dtype int8"),
+        ({"dtype": ("fp8",)}, "--dtype fp8"),
         ({"device": ("mps",)}, "--device mps"),
         ({"url_prefix": "v1/"}, "must start with /"),
     ],

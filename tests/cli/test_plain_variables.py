@@ -55,7 +55,6 @@ def test_everything_else_wins(tmp_path: Path) -> None:
         ("PORT", "tcp://10.0.0.1:80", "a whole number"),
         ("DEVICE", "toaster", "cpu, cuda or cuda:N"),
         ("QUANTIZATION", "int3", "fp32, fp16 or int8"),
-        ("QUANTIZATION", "int8", "fp32 is used"),
     ],
 )
 def test_nonsense_is_a_warning(name: str, value: str, says: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,3 +71,12 @@ def test_a_gpu_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     else:
         assert load_settings({}, {"DEVICE": "cuda"}, plain=True).models[0].device == "cpu"
         assert "there is no GPU" in caplog.text
+
+
+def test_int8_where_there_is_no_gpu(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load_settings({}, {"QUANTIZATION": "INT8"}, plain=True)
+    if Path("/dev/nvidiactl").exists():
+        assert settings.models[0].dtype == "float32"
+        assert "int8 is for CPUs" in caplog.text
+    else:
+        assert settings.models[0].dtype == "int8"

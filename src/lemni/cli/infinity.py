@@ -192,8 +192,8 @@ def _model(model_id: str, each: Mapping[str, Any]) -> dict[str, Any]:
             "(encodings of the Cohere, Voyage and Mixedbread APIs)"
         )
     dtype = each["dtype"] or "auto"
-    if dtype in ("int8", "fp8"):
-        raise ConfigError(f"--dtype {dtype} is not supported by this version: use float32, float16, bfloat16 or auto")
+    if dtype == "fp8":
+        raise ConfigError("--dtype fp8 is not supported by this version: use float32, float16, bfloat16, int8 or auto")
     pooling = each["pooling-method"]
     return {
         "model": model_id,

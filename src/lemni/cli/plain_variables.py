@@ -14,7 +14,7 @@ from pathlib import Path
 
 logger = logging.getLogger("lemni.settings")
 
-_PRECISIONS = {"fp32": "float32", "float32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_PRECISIONS = {"fp32": "float32", "float32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
 
 
 def plain_values(variables: Mapping[str, str | None]) -> dict[str, tuple[str, str]]:
@@ -62,8 +62,8 @@ def _precision(text: str) -> str | None:
     if lower == "fp16" and not Path("/dev/nvidiactl").exists():
         logger.warning("QUANTIZATION=%s, but CPUs do not compute in fp16: fp32 is used", text)
         return "float32"
-    if lower == "int8":
-        logger.error("QUANTIZATION=%s is not supported by this version: fp32 is used", text)
+    if lower == "int8" and Path("/dev/nvidiactl").exists():
+        logger.warning("QUANTIZATION=%s, but int8 is for CPUs: fp32 is used", text)
         return "float32"
     return _PRECISIONS.get(lower) or _strange("QUANTIZATION", text, "fp32, fp16 or int8")
 

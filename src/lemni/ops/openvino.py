@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from lemni.ops.base import activation_named
+from lemni.ops.int8 import is_worth_it, quantize_rows
 from lemni.ops.plan import FULL, Buckets, RowPlan, Window, neighbours, plan_rows, rounded
 from lemni.types import PackedBatch
 
@@ -199,7 +200,14 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], ov.Node]] = {
 
 
 class OpenVINOOps:
-    """`lemni.ops.base.Ops` that writes a float32 graph; the compiled graph's precision is set when compiling."""
+    """`lemni.ops.base.Ops` that writes a float32 graph; the compiled graph's precision is set when compiling.
+
+    With `int8` large matrices of linear layers become codes of 8 bits; the plugin then quantises activations too, where
+    the CPU can and compiling asks for it, and multiplies integers.
+    """
+
+    def __init__(self, *, int8: bool = False) -> None:
+        self._int8 = int8
 
     def constant(self, array: NDArray[Any]) -> ov.Node:
         if array.dtype.kind == "f":
@@ -211,8 +219,16 @@ class OpenVINOOps:
         return op.gather(table, ids, _ints(_TOKEN_AXIS))
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> ov.Node:
-        product = op.matmul(x, weight, False, True)
+        product = op.matmul(x, self._matrix(weight), False, True)
         return product if bias is None else op.add(product, bias)
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        node = weight if isinstance(weight, ov.Node) else weight.get_node()
+        if not self._int8 or node.get_type_name() != "Constant" or not is_worth_it(node.data):
+            return weight
+        codes, zeros, scales = quantize_rows(node.data)
+        centred = op.subtract(op.convert(op.constant(codes), np.float32), op.convert(op.constant(zeros), np.float32))
+        return op.multiply(centred, op.constant(scales))
 
     def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> ov.Node:
         normal = op.mvn(x, _ints(-1), True, eps, "INSIDE_SQRT")

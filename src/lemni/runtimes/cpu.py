@@ -11,13 +11,16 @@ from lemni.runtimes.base import BackendOptions, Limits
 
 logger = logging.getLogger(__name__)
 
-_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 _DTYPES = {"f32": "float32", "float": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
 
 # Batches that stay in a core's cache, and a quarter of one is nearly as fast per token: `python -m benchmarks
 # batch_tokens`.
 _BATCH_TOKENS = 512
 _EFFICIENT_TOKENS = 128
+
+# Activations in groups of so many values, each with a scale of its own.
+_INT8_GROUP = 64
 
 
 def cpu_limits(options: BackendOptions) -> Limits:
@@ -40,17 +43,22 @@ def compile_for_cpu(model: Any, options: BackendOptions) -> tuple[Any, str]:
 
     if options.dtype not in _PRECISIONS:
         raise ConfigError(
-            f"OpenVINO does not compute in {options.dtype} on a CPU: use float32 or bfloat16, or the torch runtime"
+            f"OpenVINO does not compute in {options.dtype} on CPUs: use float32, bfloat16, int8, or the torch runtime"
         )
+    # int8: the weights are codes already (`ops/int8.py`); what is multiplied with them is quantised in groups.
+    group = str(_INT8_GROUP) if options.dtype == "int8" else "0"
     config: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[options.dtype],
         "NUM_STREAMS": options.replicas or 1,
         "INFERENCE_NUM_THREADS": cpu_threads(options),
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
     }
     try:
         compiled = ov.Core().compile_model(model, "CPU", config)
     except RuntimeError as error:
         raise ModelLoadError(f"OpenVINO cannot compile the model: {error}") from error
+    if options.dtype == "int8":
+        return compiled, "int8"
     real = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     dtype = _DTYPES.get(real, real)
     if dtype != options.dtype:

@@ -28,7 +28,7 @@ class OpenVINOBackend:
         import openvino as ov
 
         self.limits = cpu_limits(options)
-        ops, self._inputs = OpenVINOOps(), OpenVINOInputs()
+        ops, self._inputs = OpenVINOOps(int8=options.dtype == "int8"), OpenVINOInputs()
         encoder = blueprint.encoder(ops)
         self.max_positions: int | None = getattr(encoder, "max_positions", None)
         hidden = encoder(self._inputs)
