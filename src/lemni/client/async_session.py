@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import Any, TypeVar
 
 import httpx
 
-from lemni.client.connection import Connection
-from lemni.client.conversation import Send, Wait
+from lemni.client.connection import Connection, left_s
+from lemni.client.conversation import Heard, Send, Wait
 from lemni.client.errors import ClientError, widened
-from lemni.client.job import FORGIVEN, Job, Ledger, answer_part, naming
+from lemni.client.job import FORGIVEN, Job, Ledger, answer_part
 from lemni.client.progress import shown
 from lemni.client.transport import AsyncTransport
 from lemni.client.wire import models as wire
-from lemni.client.wire.http import HttpReply, HttpRequest
+from lemni.client.wire.http import HttpReply
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ class AsyncSession:
         rows = await cache.athrough(
             keys,
             lambda positions: self.compute(job.part(positions), deadline),
-            timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
+            timeout_s=left_s(deadline),
             widen=functools.partial(widened, len(keys)),
         )
         return job.join([rows])
@@ -68,9 +67,9 @@ class AsyncSession:
                 await _all(ask, min(self.connection.concurrency, len(parts)))
         return ledger.result(job)
 
-    async def run(self, conversation: Generator[Send | Wait, HttpReply | ClientError | None, T]) -> T:
+    async def run(self, conversation: Generator[Send | Wait, Heard, T]) -> T:
         """Do what a conversation says until it has its result."""
-        outcome: HttpReply | ClientError | None = None
+        outcome: Heard = None
         try:
             step = next(conversation)
             while True:
@@ -112,31 +111,19 @@ class AsyncSession:
             self._loop = loop
         return self._transport
 
-    async def ask_briefly(self, request: HttpRequest, deadline: float | None = None) -> HttpReply:
-        """A request about the server itself. Raises ClientError."""
-        return await self.run(self.connection.ask_briefly(request, deadline=deadline))
-
     async def models(self, deadline: float | None = None) -> list[wire.Model]:
         """The models that the server has. Raises ClientError."""
-        reply = await self.ask_briefly(wire.REQUEST, deadline)
-        with naming(reply):
-            return wire.read_models(reply)
+        return await self.run(self.connection.list_models(deadline))
 
     async def model(self, identity: Mapping[str, Any] | None, deadline: float | None = None) -> wire.Model | None:
         """What the server says about the model of a job's identity; asked for again every few minutes."""
-        identities = self.connection.identities
-        if identities.stale:
-            try:
-                identities.update(await self.models(deadline))
-            except ClientError:
-                identities.update(None)
-        wanted = identity or {}
-        return identities.of(wanted.get("model"), wanted.get("task"))
+        wanted, listing = identity or {}, self.connection.list_models(deadline)
+        return await self.run(self.connection.identify(listing, wanted.get("model"), wanted.get("task")))
 
     async def healthy(self) -> bool:
         """Whether the server says that it is well. Never raises ClientError."""
         try:
-            await self.ask_briefly(wire.HEALTH)
+            await self.run(self.connection.ask_briefly(wire.HEALTH))
         except ClientError:
             return False
         return True

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict, Unpack
 from lemni.client.connection import Connection, check_seconds
 from lemni.client.environment import Environment
 from lemni.client.errors import BadAnswer
-from lemni.client.job import Job
+from lemni.client.job import Job, chained
 from lemni.client.retries import Retries
 from lemni.client.statistics import Statistics
 from lemni.client.wire import embeddings, scores
@@ -227,7 +227,7 @@ class ClientBase:
             how,
             lambda some, body: embeddings.request(some, self._encoding, {**body, "outputs": ["sparse"]}),
             embeddings.read_sparse,
-            _chained,
+            chained,
         )
 
     def _multi_vector(self, items: Seq[Item], how: EmbedHow) -> Job[list[Vectors]]:
@@ -238,7 +238,7 @@ class ClientBase:
             how,
             lambda some, body: embeddings.request(some, self._encoding, {**body, "outputs": ["multi_vector"]}),
             embeddings.read_multi,
-            _chained,
+            chained,
             task="multi_vector",
         )
 
@@ -284,7 +284,7 @@ class ClientBase:
             how,
             lambda some, body: scores.classify_request(some, body),
             scores.read_labels,
-            lambda parts: [row[:most] for row in _chained(parts)],
+            lambda parts: [row[:most] for row in chained(parts)],
         )
 
     def _job(
@@ -325,10 +325,6 @@ def _check_side(side: object, where: str, place: int | None = None) -> None:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _chained(parts: list[Any]) -> list[Any]:
-    return [value for part in parts for value in part]
 
 
 def _scores(parts: list[Any]) -> Vectors:

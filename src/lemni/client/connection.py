@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -12,20 +12,22 @@ from urllib.parse import urlsplit
 import orjson
 
 import lemni
-from lemni.client.conversation import Conversation, converse
+from lemni.client.conversation import Conversation, Heard, Send, Wait, converse
+from lemni.client.errors import ClientError
 from lemni.client.identity import Identities
-from lemni.client.job import Job
+from lemni.client.job import Job, naming
 from lemni.client.retries import Retries, Servers
 from lemni.client.statistics import Counters
-from lemni.client.wire.http import HttpRequest
+from lemni.client.wire.http import HttpRequest, checked_headers
 from lemni.client.wire.inputs import input_of
-from lemni.client.wire.models import Model
+from lemni.client.wire.models import REQUEST, Model, read_models
 from lemni.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from lemni.client.cache import EmbeddingCache
 
-_BRIEF_S = 5.0
+BRIEF_S = 5.0
+"""What an answer about the server itself may take."""
 _LONGEST_S = 1_000_000  # poll(2) counts milliseconds in an int
 
 
@@ -79,10 +81,10 @@ class Connection:
         self.timeout_s, self.deadline_s = timeout_s, deadline_s
         self.retries = Retries(times=retries) if isinstance(retries, int) else retries or Retries()
         self.concurrency, self.batch_size, self.batch_bytes = concurrency, batch_size, batch_bytes
-        self.headers = {"user-agent": f"lemni/{lemni.__version__}", **_checked_headers(headers or {}, "headers")}
+        self.headers = {"user-agent": f"lemni/{lemni.__version__}", **checked_headers(headers or {}, "headers")}
         if api_key:
             bare = api_key.removeprefix("Bearer ")
-            self.headers |= _checked_headers({"authorization": f"Bearer {bare}"}, "api_key")
+            self.headers |= checked_headers({"authorization": f"Bearer {bare}"}, "api_key")
         self.servers = Servers(self.urls)
         self.counters = Counters()
         self.identities = Identities()
@@ -104,12 +106,27 @@ class Connection:
 
         return start
 
-    def ask_briefly(
-        self, request: HttpRequest, most_s: float = _BRIEF_S, deadline: float | None = None
-    ) -> Conversation:
+    def ask_briefly(self, request: HttpRequest, most_s: float = BRIEF_S, deadline: float | None = None) -> Conversation:
         """A request about the server itself: sent once, answered within `most_s` or not at all."""
         timeout_s = min(self.timeout_s, most_s)
         return converse(request, self.servers, Retries(times=0), self.counters, timeout_s=timeout_s, deadline=deadline)
+
+    def list_models(self, deadline: float | None = None) -> Generator[Send | Wait, Heard, list[Model]]:
+        """A conversation that ends with the models that the server has. Raises ClientError."""
+        reply = yield from self.ask_briefly(REQUEST, deadline=deadline)
+        with naming(reply):
+            return read_models(reply)
+
+    def identify(
+        self, listing: Generator[Send | Wait, Heard, list[Model]], name: str | None, task: str | None = None
+    ) -> Generator[Send | Wait, Heard, Model | None]:
+        """What the server says about a model, as a conversation that begins with `listing` every few minutes."""
+        if self.identities.stale:
+            try:
+                self.identities.update((yield from listing))
+            except ClientError:
+                self.identities.update(None)
+        return self.identities.of(name, task)
 
     def deadline(self, job: Job[Any]) -> float | None:
         """time.monotonic() at which the job is given up."""
@@ -141,6 +158,11 @@ class Connection:
         """Close the cache, if it was opened here."""
         if self._owns_cache and self.cache is not None:
             self.cache.close()
+
+
+def left_s(deadline: float | None) -> float | None:
+    """Seconds until then, at least 0; None without a deadline."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def check_positive(name: str, value: float | None) -> None:
@@ -194,19 +216,6 @@ def _shown(value: object) -> str:
 
 _SECRET = re.compile(r".+(?=@)|(?<=\?).+")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f]")
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1 and 5.5, of which only ASCII is safe
-_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
-
-
-def _checked_headers(headers: Mapping[str, str], param: str) -> dict[str, str]:
-    """With names in lower case, so that each is sent once. The message shows no value: it may be a secret."""
-    for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER.fullmatch(name):
-            raise InvalidRequest(f"{name!r} is no name of an HTTP header", param=param)
-        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-            rule = "it must be a text of printable ASCII characters, without spaces or line ends around it"
-            raise InvalidRequest(f"the value of the HTTP header {name!r} cannot be sent; {rule}", param=param)
-    return {name.lower(): value for name, value in headers.items()}
 
 
 def _opened(cache: EmbeddingCache | str | None) -> EmbeddingCache | None:

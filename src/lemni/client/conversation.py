@@ -30,7 +30,10 @@ class Wait:
     seconds: float
 
 
-Conversation: TypeAlias = Generator[Send | Wait, HttpReply | ClientError | None, HttpReply]
+Heard: TypeAlias = HttpReply | ClientError | None
+"""What a conversation is sent: an answer to Send, None to Wait."""
+
+Conversation: TypeAlias = Generator[Send | Wait, Heard, HttpReply]
 
 
 def converse(

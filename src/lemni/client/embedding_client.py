@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from lemni.client.cache import EmbeddingCache, Keys
-from lemni.client.connection import check_positive
+from lemni.client.connection import check_positive, left_s
 from lemni.client.environment import Environment
 from lemni.client.errors import EmbeddingGenerationError, InvalidArgument, widened
 from lemni.client.provider_cache import FROM_ENVIRONMENT, duration_s, provider_cache
@@ -287,11 +287,6 @@ class BaseEmbeddingClient:
 
     def _method(self, current: int, size: int) -> str:
         return self.norm_method or best_method(self.model, current, size)
-
-
-def left_s(deadline: float | None) -> float | None:
-    """Seconds until then, at least 0; None without a deadline."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _checked(texts: Any) -> list[str]:

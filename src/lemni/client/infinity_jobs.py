@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lemni.client.base import Progress
 from lemni.client.errors import BadAnswer, PartialFailure, StatusError
 from lemni.client.images import ImageInput, sources_of, uri_of
-from lemni.client.job import Job
+from lemni.client.job import Job, chained
 from lemni.client.wire import embeddings, safetensors
 from lemni.client.wire.http import HttpReply, HttpRequest, json_of
 from lemni.client.wire.inputs import json_bytes
@@ -96,7 +96,7 @@ class InfinityJobs:
             encoding: embeddings.Encoding = "raw" if self._encoding == "base64" else "float"
             return embeddings.request([uri_of(one) for one in some], encoding, options)
 
-        return ChunkedJob(items, request, _read, _chained, progress=progress, chunk=chunk or max(1, len(items)))
+        return ChunkedJob(items, request, _read, chained, progress=progress, chunk=chunk or max(1, len(items)))
 
     def _probe(self) -> Job[int]:
         """The length of a vector: of a text's first one, as numbers. `dimensions` is Infinity's count of vectors."""
@@ -169,10 +169,6 @@ def _without_padding(row: NDArray[np.float32]) -> NDArray[np.float32]:
     """Without the vectors that are all zeros: no model computes such a one."""
     real = row.any(axis=1)
     return row if real.all() else row[real]
-
-
-def _chained(parts: list[MultiVectors]) -> MultiVectors:
-    return [row for part in parts for row in part]
 
 
 def _only(parts: list[list[int]]) -> int:

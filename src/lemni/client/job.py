@@ -10,7 +10,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from lemni.client.conversation import Send, Wait
+from lemni.client.conversation import Conversation, Heard, Send, Wait
 from lemni.client.errors import BadAnswer, ClientError, Failure, PartialFailure, StatusError, placed, reworded
 from lemni.client.statistics import Counters
 from lemni.client.wire.http import HttpReply, HttpRequest
@@ -48,7 +48,7 @@ class Job(Generic[T]):
     def part(self, positions: Seq[int]) -> Job[list[Any]]:
         """The same for some of the inputs, with a list of values as the result."""
         items = [self.items[place] for place in positions]
-        return Job(items, self.request, self.read, _chained, None, self.progress, self.deadline_s)
+        return Job(items, self.request, self.read, chained, None, self.progress, self.deadline_s)
 
     def parts(self, most_items: int, most_bytes: int) -> list[range]:
         """Positions of the inputs of each request."""
@@ -65,8 +65,8 @@ class Outcome(NamedTuple):
     error: ClientError | None = None
 
 
-Talk: TypeAlias = Callable[[HttpRequest], Generator[Send | Wait, HttpReply | ClientError | None, HttpReply]]
-Answering: TypeAlias = Generator[Send | Wait, HttpReply | ClientError | None, list[Outcome]]
+Talk: TypeAlias = Callable[[HttpRequest], Conversation]
+Answering: TypeAlias = Generator[Send | Wait, Heard, list[Outcome]]
 
 
 def answer_part(job: Job[Any], positions: range, talk: Talk, counters: Counters, forgiven: int = 0) -> Answering:
@@ -106,7 +106,7 @@ def answer_part(job: Job[Any], positions: range, talk: Talk, counters: Counters,
 
 def _asked(
     job: Job[Any], items: Seq[Any], talk: Talk
-) -> Generator[Send | Wait, HttpReply | ClientError | None, Answer]:
+) -> Generator[Send | Wait, Heard, Answer]:
     reply = yield from talk(job.request(items))
     with naming(reply):
         return job.read(reply, len(items))
@@ -171,5 +171,6 @@ class Ledger:
         raise PartialFailure(finished, failures, self._total) from failures[0].error
 
 
-def _chained(parts: list[Any]) -> list[Any]:
+def chained(parts: list[Any]) -> list[Any]:
+    """The values of consecutive parts as one list: the `join` of many jobs."""
     return [value for part in parts for value in part]

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 from lemni.client.async_session import AsyncSession
 from lemni.client.cache import EmbeddingCache
-from lemni.client.connection import Connection, check_seconds
-from lemni.client.embedding_client import BaseEmbeddingClient, left_s
+from lemni.client.connection import BRIEF_S, Connection, check_seconds, left_s
+from lemni.client.embedding_client import BaseEmbeddingClient
 from lemni.client.environment import Environment
 from lemni.client.errors import ClientError, EmbeddingGenerationError, StatusError
-from lemni.client.job import Job
+from lemni.client.job import Job, chained
 from lemni.client.loops import LoopSessions
 from lemni.client.provider_cache import FROM_ENVIRONMENT
 from lemni.client.remedies import Advice, about_the_model, explained
@@ -33,15 +33,13 @@ from lemni.errors import LemniError
 
 log = logging.getLogger(__name__)
 
-_BRIEF_S = 5.0
-
 
 class RemoteEmbeddingClient(BaseEmbeddingClient):
     """A BaseEmbeddingClient with a server.
 
     Attributes:
         base_url: the server's URL; several with commas between are asked in turn when one fails.
-        timeout: seconds that a call may take in all, with its retries and all its requests.
+        timeout: seconds that a request may take with its retries; a long list is several requests.
     """
 
     health_request: ClassVar[HttpRequest] = wire.HEALTH
@@ -122,12 +120,12 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
 
     def get_available_models(self) -> list[str]:
         """Names of the models that the server has; none if it does not say."""
-        names: list[str] = self._session.run(self._names(_BRIEF_S))
+        names: list[str] = self._session.run(self._names(BRIEF_S))
         return names
 
     async def aget_available_models(self) -> list[str]:
         """`get_available_models` for async code."""
-        names: list[str] = await (await self._async_session()).run(self._names(_BRIEF_S))
+        names: list[str] = await (await self._async_session()).run(self._names(BRIEF_S))
         return names
 
     def get_model_info(self) -> dict[str, Any]:
@@ -145,7 +143,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
 
     def _health(self) -> Any:
         try:
-            yield from self._connection.ask_briefly(self.health_request, _BRIEF_S, time.monotonic() + _BRIEF_S)
+            yield from self._connection.ask_briefly(self.health_request, BRIEF_S, time.monotonic() + BRIEF_S)
             return True
         except LemniError:
             pass
@@ -181,19 +179,12 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
 
     def _identity(self) -> Any:
         """The model, as the server lists it. Takes a small part of the time, since vectors can be had without it."""
-        identities = self._connection.identities
-        if identities.stale:
-            try:
-                models = yield from self._list(min(_BRIEF_S, self.timeout / 4))
-                identities.update(models)
-            except LemniError:
-                identities.update(None)
-        return identities.of(self.model)
+        return self._connection.identify(self._list(min(BRIEF_S, self.timeout / 4)), self.model)
 
     def _explanation(self, error: LemniError, deadline: float | None) -> Any:
         models: list[str] = []
         if about_the_model(error):
-            models = yield from self._names(max(0.1, min(_BRIEF_S, left_s(deadline) or 0.0)))
+            models = yield from self._names(max(0.1, min(BRIEF_S, left_s(deadline) or 0.0)))
         return explained(error, self._advice(), self.base_url, self.timeout, models)
 
     def _job(self, texts: list[str]) -> Job[list[Any]]:
@@ -202,7 +193,7 @@ class RemoteEmbeddingClient(BaseEmbeddingClient):
             texts,
             lambda some: self._request(list(some), dimensions),
             self._read,
-            lambda parts: [row for part in parts for row in part],
+            chained,
         )
 
     def _without_dimensions(self, error: LemniError) -> bool:

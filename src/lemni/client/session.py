@@ -5,20 +5,18 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import time
 from collections.abc import Generator, Mapping
 from typing import Any, TypeVar
 
 import httpx
 
-from lemni.client.connection import Connection
-from lemni.client.conversation import Send, Wait
+from lemni.client.connection import Connection, left_s
+from lemni.client.conversation import Heard, Send, Wait
 from lemni.client.errors import ClientError, widened
-from lemni.client.job import FORGIVEN, Job, Ledger, answer_part, naming
+from lemni.client.job import FORGIVEN, Job, Ledger, answer_part
 from lemni.client.progress import shown
 from lemni.client.transport import Transport
 from lemni.client.wire import models as wire
-from lemni.client.wire.http import HttpReply, HttpRequest
 from lemni.client.workers import side_by_side
 
 T = TypeVar("T")
@@ -44,7 +42,7 @@ class Session:
         rows = cache.through(
             keys,
             lambda positions: self.compute(job.part(positions), deadline),
-            timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
+            timeout_s=left_s(deadline),
             widen=functools.partial(widened, len(keys)),
         )
         return job.join([rows])
@@ -76,11 +74,11 @@ class Session:
 
     def run(
         self,
-        conversation: Generator[Send | Wait, HttpReply | ClientError | None, T],
+        conversation: Generator[Send | Wait, Heard, T],
         stop: threading.Event | None = None,
     ) -> T:
         """Do what a conversation says until it has its result, or until it is no longer wanted."""
-        outcome: HttpReply | ClientError | None = None
+        outcome: Heard = None
         try:
             step = next(conversation)
             while True:
@@ -98,31 +96,19 @@ class Session:
         finally:
             conversation.close()
 
-    def ask_briefly(self, request: HttpRequest, deadline: float | None = None) -> HttpReply:
-        """A request about the server itself. Raises ClientError."""
-        return self.run(self.connection.ask_briefly(request, deadline=deadline))
-
     def models(self, deadline: float | None = None) -> list[wire.Model]:
         """The models that the server has. Raises ClientError."""
-        reply = self.ask_briefly(wire.REQUEST, deadline)
-        with naming(reply):
-            return wire.read_models(reply)
+        return self.run(self.connection.list_models(deadline))
 
     def model(self, identity: Mapping[str, Any] | None, deadline: float | None = None) -> wire.Model | None:
         """What the server says about the model of a job's identity; asked for again every few minutes."""
-        identities = self.connection.identities
-        if identities.stale:
-            try:
-                identities.update(self.models(deadline))
-            except ClientError:
-                identities.update(None)
-        wanted = identity or {}
-        return identities.of(wanted.get("model"), wanted.get("task"))
+        wanted, listing = identity or {}, self.connection.list_models(deadline)
+        return self.run(self.connection.identify(listing, wanted.get("model"), wanted.get("task")))
 
     def healthy(self) -> bool:
         """Whether the server says that it is well. Never raises ClientError."""
         try:
-            self.ask_briefly(wire.HEALTH)
+            self.run(self.connection.ask_briefly(wire.HEALTH))
         except ClientError:
             return False
         return True

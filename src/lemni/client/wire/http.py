@@ -18,8 +18,8 @@ from lemni.errors import InvalidRequest
 JSON = "application/json"
 _KEPT = 65536  # of a body that explains an error
 _SHOWN = 500  # of it in a message
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1 and 5.5, of which only ASCII is safe
+_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,25 @@ def url_of(base_url: str, request: HttpRequest) -> str:
     return (base_url.removesuffix("/v1") if request.at_root else base_url) + request.path
 
 
+def checked_headers(headers: Mapping[str, str], param: str) -> dict[str, str]:
+    """With names in lower case, so that each is sent once. The message shows no value: it may be a secret. Raises
+    InvalidRequest."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER.fullmatch(name):
+            raise InvalidRequest(f"{name!r} is no name of an HTTP header", param=param)
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            rule = "it must be a text of printable ASCII characters, without spaces or line ends around it"
+            raise InvalidRequest(f"the value of the HTTP header {name!r} cannot be sent; {rule}", param=param)
+    return {name.lower(): value for name, value in headers.items()}
+
+
 def request_headers(accept: str, has_body: bool, own: Mapping[str, str]) -> dict[str, str]:
     """The headers of a request, with the caller's own, names in lower case. Raises InvalidRequest for what is none."""
-    for name, value in own.items():
-        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise InvalidRequest(f"the header {name!r} holds characters that HTTP does not allow", param="headers")
     # Vectors do not shrink: decompressing them would be the client's dearest step.
     headers = {"accept": accept, "accept-encoding": "identity"}
     if has_body:
         headers["content-type"] = JSON
-    return {**headers, **{name.lower(): value for name, value in own.items()}}
+    return {**headers, **checked_headers(own, "headers")}
 
 
 def json_of(reply: HttpReply) -> Any:
