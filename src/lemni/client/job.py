@@ -104,9 +104,7 @@ def answer_part(job: Job[Any], positions: range, talk: Talk, counters: Counters,
     return outcomes
 
 
-def _asked(
-    job: Job[Any], items: Seq[Any], talk: Talk
-) -> Generator[Send | Wait, Heard, Answer]:
+def _asked(job: Job[Any], items: Seq[Any], talk: Talk) -> Generator[Send | Wait, Heard, Answer]:
     reply = yield from talk(job.request(items))
     with naming(reply):
         return job.read(reply, len(items))
