@@ -1,21 +1,31 @@
-"""`python -m benchmarks [NAME ...]`: run all benchmarks, or those named."""
+"""`python -m benchmarks [NAME ...]`: run all benchmarks, or those named, with the options that their `main` takes."""
 
 from __future__ import annotations
 
-import sys
+import argparse
+import inspect
 from importlib import import_module
+from pathlib import Path
 
 NAMES = ("batch_tokens", "rows", "fairness", "startup", "output_types", "precision", "client")
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or NAMES
-    if unknown := sorted(set(chosen) - set(NAMES)):
-        sys.exit(f"unknown benchmark {unknown[0]!r}; known: {', '.join(NAMES)}")
-    for name in chosen:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=f"Benchmarks: {', '.join(NAMES)}.")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--rounds", type=int, help="alternating rounds that count")
+    parser.add_argument("--seconds", type=float, help="length of one measurement")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where JSON and plots go")
+    parser.add_argument("--engines", type=lambda names: tuple(names.split(",")), help="only these, by commas")
+    given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
+    names = given.pop("names") or NAMES
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"unknown benchmark {unknown[0]!r}; known: {', '.join(NAMES)}")
+    for name in names:
         module = import_module(f"benchmarks.{name}")
         print(f"\n# {name}: {(module.__doc__ or '').strip().splitlines()[0]}\n", flush=True)
-        module.main()
+        taken = inspect.signature(module.main).parameters
+        module.main(**{key: value for key, value in given.items() if key in taken})
 
 
 if __name__ == "__main__":
