@@ -7,7 +7,7 @@ CLIENTS := clients older-clients litellm infinity
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench clean
+.PHONY: help serve test lint format bench peers clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ format: $(VENV)/.lint ## Put the code into its usual form
 
 bench: $(VENV)/.test ## Run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+peers: $(VENV)/.test ## Install the engines that the benchmarks put beside Lemni (several GB)
+	$(BIN)/python -m benchmarks.peers install $(ARGS)
 
 clean: ## Remove the environment and all caches in this folder
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache

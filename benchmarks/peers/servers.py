@@ -1,0 +1,169 @@
+"""Embedding servers, lemni's and its peers', started one like the other: same model, this machine's CPU, a free port.
+
+A server runs in a session of its own, so that its CPU time and memory are those of all its processes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from benchmarks.peers.environments import environment
+
+PATIENCE_S = 180.0
+"""Longest wait for the first vector."""
+MODEL = "model"
+"""The name that every server gives its model."""
+# No peer may look for a newer model, or tell anybody that it runs.
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A server and how it is started."""
+
+    name: str
+    command: Callable[[Path, int], Sequence[str]]
+    """From the model (a folder, or the file that `model` made of one) and a port."""
+    path: str
+    """Of its endpoint in OpenAI's dialect."""
+    peer: str | None = None
+    """The environment that it runs in; None for lemni's own."""
+    model: Callable[[Path], Path] = field(default=lambda folder: folder)
+    """Makes of the model's folder what this server can load."""
+
+    @property
+    def missing(self) -> bool:
+        return self.peer is not None and environment(self.peer) is None
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
+class Server:
+    """A server that has been started; `first_vector` waits until it is of use."""
+
+    def __init__(self, engine: Engine, model: Path, log: Path) -> None:
+        port = free_port()
+        self.engine = engine
+        self.url = f"http://127.0.0.1:{port}{engine.path}"
+        self._log = log
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("LEMNI_", "INFINITY_"))}
+        command = engine.command(engine.model(model), port)
+        self._started = time.perf_counter()
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                command,
+                env=environ | OFFLINE,
+                cwd=log.parent,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def first_vector(self) -> float:
+        """Seconds from the start of the process to the first vector; RuntimeError if it stops or takes too long."""
+        with httpx.Client(timeout=PATIENCE_S) as client:
+            while True:
+                try:
+                    answer = client.post(self.url, json={"input": ["hello"], "model": MODEL})
+                    if answer.status_code == 200:
+                        return time.perf_counter() - self._started
+                except httpx.TransportError:
+                    pass
+                waited = time.perf_counter() - self._started
+                if self._process.poll() is not None or waited > PATIENCE_S:
+                    end = self._log.read_text(errors="replace")[-2000:]
+                    raise RuntimeError(f"{self.engine.name} has not answered after {waited:.0f} s:\n{end}")
+                time.sleep(0.01)
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far of all its processes, those that have ended too."""
+        return sum(sum(map(int, stat[11:15])) for stat in self._stats()) / _TICKS
+
+    def memory_mb(self) -> float:
+        """MB (10^6 bytes) resident now; what processes share counts once (Pss)."""
+        return sum(_memory_kb(int(stat[-1])) for stat in self._stats()) * 1024 / 1e6
+
+    def _stats(self) -> Iterator[list[str]]:
+        """For each of its processes the fields of /proc/PID/stat from the state on, and the PID at the end."""
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                stat = path.read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(stat[3]) == self._process.pid:
+                yield [*stat, path.parent.name]
+
+    def close(self) -> None:
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _memory_kb(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+@contextmanager
+def running(engine: Engine, model: Path) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(engine, model, Path(folder) / "log")
+        try:
+            server.first_vector()
+            yield server
+        finally:
+            server.close()
+
+
+def lemni(name: str, *options: str) -> Engine:
+    program = str(Path(sys.executable).with_name("lemni"))
+
+    def command(model: Path, port: int) -> list[str]:
+        own = ["--served-name", MODEL, "--device", "cpu", "--port", str(port), "--log-level", "warning"]
+        return [program, "serve", str(model), *own, *options]
+
+    return Engine(name, command, "/v1/embeddings")
+
+
+def peer_python(peer: str) -> str:
+    folder = environment(peer)
+    assert folder is not None, f"{peer} is not installed"
+    return str(folder / "bin" / "python")
+
+
+def infinity(name: str, engine: str, *options: str, model: Callable[[Path], Path] = lambda folder: folder) -> Engine:
+    def command(model: Path, port: int) -> list[str]:
+        own = ["--model-id", str(model), "--served-model-name", MODEL, "--engine", engine, "--device", "cpu"]
+        where = ["--host", "127.0.0.1", "--port", str(port)]
+        return [peer_python("infinity"), "-m", "infinity_emb.cli", "v2", *own, *where, *options]
+
+    return Engine(name, command, "/embeddings", "infinity", model)
