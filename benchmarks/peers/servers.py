@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.peers.environments import environment
+from benchmarks.peers.environments import environment, missing
 
 PATIENCE_S = 180.0
 """Longest wait for the first vector."""
@@ -48,10 +48,6 @@ class Engine:
     """The environment that it runs in; None for lemni's own."""
     model: Callable[[Path], Path] = field(default=lambda folder: folder)
     """Makes of the model's folder what this server can load."""
-
-    @property
-    def missing(self) -> bool:
-        return self.peer is not None and environment(self.peer) is None
 
 
 def free_port() -> int:
@@ -167,3 +163,28 @@ def infinity(name: str, engine: str, *options: str, model: Callable[[Path], Path
         return [peer_python("infinity"), "-m", "infinity_emb.cli", "v2", *own, *where, *options]
 
     return Engine(name, command, "/embeddings", "infinity", model)
+
+
+LEMNI, INFINITY = "lemni fp32", "infinity torch"
+SERVERS = (
+    lemni(LEMNI, "--dtype", "float32"),
+    lemni("lemni int8", "--dtype", "int8"),
+    # Its default, --compile, ends in an error with every torch since 2.5.
+    infinity(INFINITY, "torch", "--no-compile"),
+)
+
+
+def chosen(engines: Sequence[Engine], names: Sequence[str] | None) -> tuple[list[Engine], list[str]]:
+    """Those of `engines` that are named (None: all) and installed, and a line for each that is not installed.
+
+    ValueError for an unknown name.
+    """
+    known = [engine.name for engine in engines]
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise ValueError(f"unknown engine {unknown[0]!r}; known: {', '.join(known)}")
+    wanted = [engine for engine in engines if names is None or engine.name in names]
+    reasons = {engine.name: missing(engine.peer) for engine in wanted if engine.peer}
+    return (
+        [engine for engine in wanted if not reasons.get(engine.name)],
+        [f"{name}: {reason}" for name, reason in reasons.items() if reason],
+    )
