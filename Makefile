@@ -49,7 +49,7 @@ $(VENV)/.serve: pyproject.toml | $(BIN)/python
 # All groups are resolved at once, so that torch keeps the pinned version. Some pins have no release for Python 3.10.
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the tests need Python 3.11 or later; set PYTHON=...")'
-	$(BIN)/pip install --quiet --editable '.[torch,onnx,parquet,images,audio,grpc,disk-cache,redis]' --group test
+	$(BIN)/pip install --quiet --editable '.[torch,onnx,parquet,images,audio,grpc,disk-cache,redis]' --group test --group bench
 	@touch $@ $(VENV)/.serve
 
 # Only what a test imports gets compiled, by that import.
