@@ -128,6 +128,11 @@ class ModelSettings(_Settings):
         "auto",
         description="Precision of the computation; auto is float32 on CPU, float16 or bfloat16 on GPU. int8: CPU only.",
     )
+    graph_file: str | None = Field(
+        None,
+        min_length=1,
+        description="Exported graph of the folder to run, such as onnx/model_O4.onnx; chosen by dtype if not given.",
+    )
     pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "splade"] | None = (
         Field(
             None,

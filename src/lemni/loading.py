@@ -16,6 +16,7 @@ from lemni.errors import ConfigError, ModelLoadError
 from lemni.families import FAMILIES, family_class
 from lemni.families.weights import Weights
 from lemni.hub import ModelSpec, TensorStore, describe, resolve
+from lemni.hub.graphs import GraphWish
 from lemni.hub.spec import PoolingMode
 from lemni.ops.base import Ops
 from lemni.runtimes import open_backend
@@ -42,8 +43,9 @@ def load_model(
         ConfigError: settings that this model cannot satisfy.
         MissingExtra: an optional package is needed.
     """
-    files = resolve(model.model, hub, model.revision, trust_pickle=model.trust_pickle)
-    spec = describe(files)
+    graph = _graph(model)
+    files = resolve(model.model, hub, model.revision, trust_pickle=model.trust_pickle, graph=graph)
+    spec = describe(files, graph)
     if model.pooling is not None:
         spec = _pooled(spec, model.pooling)
     for note in spec.notes:
@@ -53,9 +55,14 @@ def load_model(
         devices = devices[: engine.replicas]
     on_gpu = devices != ("cpu",)
     runtime = _runtime(model, spec, on_gpu=on_gpu)
-    if model.dtype == "int8" and runtime != "openvino":
+    if runtime == "onnx" and on_gpu:
+        if model.device != "auto":
+            raise ConfigError(f"{files.id} runs on onnx, which computes on the CPU: choose --device cpu")
+        devices, on_gpu = ("cpu",), False
+    if model.dtype == "int8" and runtime not in ("openvino", "onnx"):
         raise ConfigError(
-            f"int8 is computed by the openvino runtime, on CPUs; {files.id} runs on {runtime}: choose another dtype"
+            f"int8 is computed by the runtimes openvino and onnx, on CPUs; {files.id} runs on {runtime}: "
+            "choose another dtype"
         )
     options = BackendOptions(
         devices=devices,
@@ -145,9 +152,13 @@ def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
         if model.runtime not in ("auto", "multimodal"):
             raise ConfigError(f"{spec.files.id} takes images or sound, which only the runtime multimodal computes")
         return "multimodal"
+    if model.graph_file is not None or spec.files.graph is not None:
+        if model.runtime not in ("auto", "onnx", "openvino"):
+            raise ConfigError(f"{spec.graph} runs on onnx, not on {model.runtime}")
+        return "onnx"
     if spec.model_type == "model2vec":
         natural = "static"
-    elif not spec.weights and spec.onnx is not None and not (model.trust_pickle and spec.pickle):
+    elif not spec.weights and spec.graph is not None and not (model.trust_pickle and spec.pickle):
         natural = "onnx"
     elif not spec.weights:
         if not model.trust_pickle:
@@ -164,7 +175,17 @@ def _runtime(model: ModelSettings, spec: ModelSpec, *, on_gpu: bool) -> str:
         return natural
     if model.runtime == "openvino" and on_gpu:
         raise ConfigError("runtime openvino computes on the CPU: choose --device cpu, or --runtime torch")
+    if model.runtime == "openvino" and natural == "onnx":
+        return "onnx"  # which is OpenVINO, where that can run the graph
     return model.runtime
+
+
+def _graph(model: ModelSettings) -> GraphWish:
+    """Which exported graph to take, if one is to run."""
+    needed = model.runtime == "onnx" or model.graph_file is not None
+    # Pickled weights that are trusted go before a graph, in whatever precision.
+    dtype = model.dtype if needed or not model.trust_pickle else "auto"
+    return GraphWish(dtype, model.graph_file, needed)
 
 
 def _cpu_dtype(wanted: str) -> str:

@@ -313,13 +313,13 @@ def test_other_weights_are_noticed(folder: Path) -> None:
     (folder / "onnx" / "model_O4.onnx").write_bytes(b"")
     (folder / "pytorch_model.bin").write_bytes(b"")
     spec = describe(folder)
-    assert spec.onnx == folder / "onnx" / "model.onnx"
+    assert spec.graph == folder / "onnx" / "model.onnx"
     assert spec.pickle == folder / "pytorch_model.bin"
     (folder / "model.safetensors").unlink()
     assert describe(folder).weights == ()
     (folder / "onnx" / "model.onnx").rename(folder / "onnx" / "model_int8.onnx")
-    with pytest.raises(ModelLoadError, match=r"several onnx files .*: onnx/model_O4\.onnx, onnx/model_int8\.onnx"):
-        describe(folder)
+    assert describe(folder).graph == folder / "onnx" / "model_O4.onnx"  # float16 is nearer to the weights than int8
+    assert "of 2 exported graphs onnx/model_O4.onnx is taken" in describe(folder).notes[-1]
     shutil.rmtree(folder / "onnx")
     assert describe(folder).pickle == folder / "pytorch_model.bin"
     (folder / "pytorch_model.bin").unlink()
@@ -330,7 +330,7 @@ def test_other_weights_are_noticed(folder: Path) -> None:
 def test_a_bare_onnx_folder(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"")
     spec = describe(tmp_path)
-    assert (spec.model_type, spec.onnx, spec.weights, spec.config) == ("", tmp_path / "net.onnx", (), {})
+    assert (spec.model_type, spec.graph, spec.weights, spec.config) == ("", tmp_path / "net.onnx", (), {})
 
 
 @pytest.mark.parametrize("normalize", [False, True])

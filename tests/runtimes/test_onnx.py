@@ -19,7 +19,7 @@ from lemni.config import HubSettings
 from lemni.errors import MissingExtra, ModelLoadError
 from lemni.runtimes import open_backend
 from lemni.runtimes.base import Backend, BackendOptions, Blueprint
-from lemni.runtimes.onnx import GraphOutput, choose_output
+from lemni.runtimes.graph_sessions import GraphOutput, choose_output
 from lemni.tasks.head import dense_head
 from lemni.tasks.similarity import unit_length
 from lemni.types import PackedBatch, Sequence
@@ -300,7 +300,7 @@ def test_an_unknown_input_is_named(bert: Any, tmp_path: Path) -> None:
 
 def test_a_folder_without_onnx_is_refused(tmp_path: Path) -> None:
     _bert().save_pretrained(tmp_path)
-    with pytest.raises(ModelLoadError, match="no ONNX file"):
+    with pytest.raises(ModelLoadError, match="no ONNX file or OpenVINO IR"):
         _open(tmp_path)
 
 
@@ -386,7 +386,7 @@ def test_real_files(package: str, spearman: float, agreement: float, minilm: hub
     correlation = spearmanr((left * right).sum(1), scores).statistic
     assert correlation == pytest.approx(spearman, abs=0.0005)
 
-    session = onnxruntime.InferenceSession(spec.onnx)
+    session = onnxruntime.InferenceSession(spec.graph)
     names = [port.name for port in session.get_inputs()]
     output = next(port.name for port in session.get_outputs() if port.name in ("last_hidden_state", "461"))
     for vector, item in zip(left[:50], ids(first[:50]), strict=True):

@@ -128,7 +128,7 @@ def size(number: float) -> str:
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:
     files: ModelFiles = spec.files
-    weights = [*spec.weights, *filter(None, (spec.onnx, spec.pickle))]
+    weights = [*spec.weights, *filter(None, (spec.graph, spec.pickle))]
     return {
         "id": files.id,
         "path": str(files.path),

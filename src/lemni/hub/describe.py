@@ -7,18 +7,19 @@ would need its code (custom modules, LSTM, ...) is refused by name. Loads no wei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from lemni.errors import ModelLoadError
 from lemni.hub.dense_module import read_dense
+from lemni.hub.graphs import GraphWish, choose_graph
 from lemni.hub.jsonfile import read_json, read_json_value
 from lemni.hub.kinds import kind_of, transformer_folder
 from lemni.hub.lengths import max_length, tokenizer_side
 from lemni.hub.spec import DenseLayer, ModelFiles, ModelSpec, PoolingMode
 from lemni.hub.tensors import TensorStore
-from lemni.hub.weights import weight_files
+from lemni.hub.weights import file_names, weight_files
 
 _TRANSFORMER_CONFIGS = tuple(
     f"sentence_{name}_config.json"
@@ -55,11 +56,15 @@ class _Modules:
     notes: list[str] = field(default_factory=list)
 
 
-def describe(files: ModelFiles) -> ModelSpec:
+def describe(files: ModelFiles, wish: GraphWish | None = None) -> ModelSpec:
     """All facts about the model in `files.path`, except its weights.
 
+    Args:
+        wish: which of its exported graphs to take; by default the most exact one.
+
     Raises:
-        ModelLoadError: a file is missing or broken, or the model needs a module that Lemni does not have.
+        ModelLoadError: a file is missing or broken, the model needs a module that Lemni does not have, or there is no
+            graph such as is wished for.
     """
     root = files.path
     if not root.is_dir():
@@ -68,11 +73,13 @@ def describe(files: ModelFiles) -> ModelSpec:
     # Other kinds put modules of their own on the transformer, which their part of `lemni.tasks` reads.
     modules = _modules(root) if kind == "dense" else _Modules(transformer=transformer_folder(root))
     folder = modules.transformer
-    weights, onnx = weight_files(folder, "safetensors"), weight_files(folder, "onnx") if not modules.static else ()
-    pickle = weight_files(folder, "pickle")
-    if not (weights or onnx or pickle):
-        raise ModelLoadError(f"{folder}: no weights: neither model.safetensors (or its shards) nor an ONNX file")
-    config = _config(folder, has_onnx=bool(onnx), static=modules.static)
+    weights, pickle = weight_files(folder, "safetensors"), weight_files(folder, "pickle")
+    graph = None if modules.static else _graph(folder, files, wish or GraphWish(), bool(weights), modules.notes)
+    if not (weights or graph or pickle):
+        raise ModelLoadError(
+            f"{folder}: no weights: neither model.safetensors (or its shards) nor an ONNX file or OpenVINO's IR"
+        )
+    config = _config(folder, has_graph=graph is not None, static=modules.static)
     if modules.static or _is_model2vec(config, weights):
         model_type = "model2vec"
         if modules.pooling is None and not modules.static:
@@ -94,7 +101,7 @@ def describe(files: ModelFiles) -> ModelSpec:
         architectures=architectures,
         transformer_path=folder,
         weights=weights,
-        onnx=onnx[0] if onnx else None,
+        graph=graph,
         pickle=pickle[0] if pickle else None,
         pooling=modules.pooling or ("cls",),
         include_prompt=modules.include_prompt,
@@ -193,11 +200,25 @@ def _max_length(
     return None if modules.static else int(config.get("max_length") or 512)
 
 
-def _config(folder: Path, has_onnx: bool, static: bool) -> dict[str, Any]:
+def _config(folder: Path, has_graph: bool, static: bool) -> dict[str, Any]:
     file = folder / "config.json"
-    if not file.exists() and (has_onnx or static):
+    if not file.exists() and (has_graph or static):
         return {}
     return read_json(file)
+
+
+def _graph(folder: Path, files: ModelFiles, wish: GraphWish, has_weights: bool, notes: list[str]) -> Path | None:
+    if files.graph is not None:
+        wish = replace(wish, file=files.graph, needed=True)
+    try:
+        name, why = choose_graph(file_names(folder), wish, folder)
+    except ModelLoadError:
+        if has_weights and not wish.needed:
+            return None  # nobody asks for it
+        raise
+    if why and (wish.needed or not has_weights):
+        notes.append(why)
+    return folder / name if name else None
 
 
 def _is_model2vec(config: dict[str, Any], weights: Sequence[Path]) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 
 from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub.cache import CachedModel
+from lemni.hub.graphs import GraphWish, choose_graph
 from lemni.hub.jsonfile import read_json_value
-from lemni.hub.weights import KINDS, find, parts_of, weight_files
+from lemni.hub.weights import KINDS, file_names, find, parts_of, weight_files
 
 _TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.spm")
 # BGE-M3's extra layers; the pickled ones are read without running code (`lemni.hub.torch_pickle`).
@@ -24,7 +25,7 @@ _MODULES = "modules.json"
 _EXPORTS = ("onnx", "openvino", "coreml", "tf", "flax", "gguf", "mlx")
 
 
-def cached(model_id: str, revision: str | None, trust_pickle: bool) -> Path:
+def cached(model_id: str, revision: str | None, trust_pickle: bool, graph: GraphWish | None = None) -> Path:
     """The snapshot folder of a model in the local Hugging Face cache. Never uses the network.
 
     Raises:
@@ -41,7 +42,7 @@ def cached(model_id: str, revision: str | None, trust_pickle: bool) -> Path:
     if path is None:
         raise ModelNotFound(f"not in {constants.HF_HUB_CACHE}")
     folder = path.parent
-    _require_complete(folder, trust_pickle)
+    _require_complete(folder, trust_pickle, graph or GraphWish())
     if not (folder / _MODULES).exists() and not _no_modules_mark(folder).exists():
         # transformers alone never fetches modules.json; without it the vectors would be silently wrong.
         raise ModelNotFound(f"only in part: no {_MODULES} in {folder}; give that folder to use it as it is")
@@ -49,7 +50,12 @@ def cached(model_id: str, revision: str | None, trust_pickle: bool) -> Path:
 
 
 def download(
-    model_id: str, revision: str | None, token: str | None, trust_pickle: bool, progress: bool | None = None
+    model_id: str,
+    revision: str | None,
+    token: str | None,
+    trust_pickle: bool,
+    progress: bool | None = None,
+    graph: GraphWish | None = None,
 ) -> Path:
     """Download the needed files of a model into the Hugging Face cache; returns the snapshot folder.
 
@@ -71,7 +77,7 @@ def download(
     api = HfApi(token=token, library_name="lemni")
     try:
         info = api.model_info(model_id, revision=revision)
-        wanted = choose_files((file.rfilename for file in info.siblings or ()), trust_pickle, model_id)
+        wanted = choose_files((file.rfilename for file in info.siblings or ()), trust_pickle, model_id, graph)
         folder = snapshot_download(
             model_id,
             revision=revision,
@@ -101,7 +107,7 @@ def download(
         if not _is_transport_error(error):
             raise
         raise ModelNotFound(f"cannot be reached: {_first_line(error)}") from error
-    _require_complete(Path(folder), trust_pickle)
+    _require_complete(Path(folder), trust_pickle, graph or GraphWish())
     if _MODULES not in wanted:
         mark = _no_modules_mark(Path(folder))
         mark.parent.mkdir(parents=True, exist_ok=True)
@@ -109,32 +115,36 @@ def download(
     return Path(folder)
 
 
-def choose_files(names: Iterable[str], trust_pickle: bool, model_id: str) -> list[str]:
+def choose_files(names: Iterable[str], trust_pickle: bool, model_id: str, graph: GraphWish | None = None) -> list[str]:
     """Which files of a repository to download: texts, and per folder one layout of weights.
 
     Raises:
-        ModelLoadError: there are only pickled weights and `trust_pickle` is off, or no weights at all.
+        ModelLoadError: there are only pickled weights and `trust_pickle` is off, no weights at all, or no exported
+            graph such as is wished for.
     """
-    names = list(names)
+    names, graph = list(names), graph or GraphWish()
     wanted = {n for n in names if _is_text(n) or n in _LAYERS}
     root_kind = next((kind for kind in KINDS if find(names, kind)), None)
     if root_kind is None and not any(n.endswith(".safetensors") for n in names):
-        raise ModelLoadError(f"{model_id}: holds no weights that Lemni reads (safetensors or ONNX)")
+        raise ModelLoadError(f"{model_id}: holds no weights that Lemni reads (safetensors, ONNX or OpenVINO's IR)")
     if root_kind == "pickle" and not trust_pickle:
         raise ModelLoadError(
             f"{model_id}: has only pickled weights (pytorch_model.bin), which can run code when loaded; "
             "pass --trust-pickle if you trust its author"
         )
     # Who trusts pickled weights gets them where the choice is between them and an export.
-    order = ("safetensors", "pickle", "onnx") if trust_pickle else ("safetensors", "onnx")
+    order = ("safetensors", "pickle", "graph") if trust_pickle else ("safetensors", "graph")
+    if graph.needed:
+        chosen, _ = choose_graph(names, graph, model_id)
+        order = ("graph", *order) if chosen else order
     for folder in {"", *(n.rpartition("/")[0] for n in names)} - set(_EXPORTS):
         inside = [n[len(folder) + 1 if folder else 0 :] for n in names if n.startswith(f"{folder}/") or not folder]
         for kind in order:
             # Dense layers are read from safetensors only; exports are taken from the root.
-            if folder and (kind == "onnx" or (kind == "pickle" and folder.endswith("_Dense"))):
+            if folder and (kind == "graph" or (kind == "pickle" and folder.endswith("_Dense"))):
                 continue
             if row := find(inside, kind):
-                wanted |= {f"{folder}/{part}" if folder else part for part in parts_of(inside, row)}
+                wanted |= {f"{folder}/{part}" if folder else part for part in parts_of(inside, row, graph)}
                 break
     return sorted(wanted)
 
@@ -179,12 +189,15 @@ def _is_text(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name.rpartition("/")[2], pattern) for pattern in _TEXT_PATTERNS)
 
 
-def _require_complete(folder: Path, trust_pickle: bool) -> None:
-    kinds = KINDS if trust_pickle else ("safetensors", "onnx")
+def _require_complete(folder: Path, trust_pickle: bool, graph: GraphWish) -> None:
+    kinds = KINDS if trust_pickle else ("safetensors", "graph")
     places = [folder, *(p for p in folder.iterdir() if p.is_dir() and p.name.startswith(("0_", "1_", "document_")))]
     try:
-        if not any(weight_files(place, kind) for place in places for kind in kinds):
+        found = {kind for place in places for kind in kinds if weight_files(place, kind)}
+        if not found:
             raise ModelNotFound(f"only in part: no weights that may be loaded in {folder}")
+        if graph.needed or found == {"graph"}:
+            choose_graph(file_names(folder), graph, folder)
         if (folder / _MODULES).exists():
             for module in read_json_value(folder / _MODULES):
                 config = folder / str(module["path"]) / "config.json"

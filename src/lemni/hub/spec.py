@@ -28,12 +28,14 @@ class ModelFiles:
         path: its folder (the one with `config.json` or `modules.json`).
         revision: commit or version that pins it; of a folder, the hash of its files' names, sizes and times.
         source: how it was found: "folder", "cache", "package", "hf-cache", "hub" or "index".
+        graph: the exported graph that was named instead of the folder, relative to it.
     """
 
     id: str
     path: Path
     revision: str | None
     source: str
+    graph: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ class ModelSpec:
 
     Attributes:
         config: the transformer's `config.json`, as it is.
-        model_type: its `model_type`, such as "bert"; "model2vec" for static embeddings; "" for bare ONNX.
+        model_type: its `model_type`, such as "bert"; "model2vec" for static embeddings; "" for a bare graph.
         architectures: its `architectures`.
         transformer_path: folder of the transformer's own files (weights, tokenizer).
         weights: safetensors files, sorted; empty if there are none.
-        onnx: the folder's ONNX file, or None; what to use when `weights` is empty.
+        graph: the exported graph to use (an ONNX file or OpenVINO's IR), or None.
         pickle: pickled weights (`pytorch_model.bin`), or None; loaded only with `trust_pickle`.
         pooling: modes whose results are concatenated, in sentence-transformers' order.
         include_prompt: whether pooling sees the prompt's tokens.
@@ -88,7 +90,7 @@ class ModelSpec:
     architectures: tuple[str, ...]
     transformer_path: Path
     weights: tuple[Path, ...]
-    onnx: Path | None = None
+    graph: Path | None = None
     pickle: Path | None = None
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt: bool = True

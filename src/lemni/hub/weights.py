@@ -1,7 +1,7 @@
 """Which files of a folder hold weights: one row per layout, the first complete one wins.
 
-Used to describe a model, to see whether a cached copy is complete, and to choose what to download. Works on
-relative names, so that the same rows serve a folder on disk and a listing of the hub.
+Of exported graphs `graphs.py` chooses. Used to describe a model, to see whether a cached copy is complete, and to
+choose what to download. Works on relative names, so that the same rows serve a folder on disk and a listing of the hub.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lemni.errors import ModelLoadError
+from lemni.hub.graphs import GraphWish, choose_graph, graph_parts, graphs
 from lemni.hub.jsonfile import read_json
 
 
@@ -20,9 +21,9 @@ class Layout:
     """One way to lay out weights in a folder.
 
     Attributes:
-        kind: "safetensors", "onnx" or "pickle".
+        kind: "safetensors", "graph" (exported: ONNX, OpenVINO) or "pickle".
         pattern: glob of the file that marks the layout, relative to the folder.
-        parts: globs of the files that belong to it; all of them are downloaded.
+        parts: globs of the files that belong to it; all of them are downloaded. Those of a graph have a rule.
         sharded: the marked file is an index whose `weight_map` names the parts.
     """
 
@@ -36,14 +37,14 @@ LAYOUTS = (
     Layout("safetensors", "model.safetensors", ("model.safetensors",)),
     Layout("safetensors", "model.safetensors.index.json", ("model-*-of-*.safetensors",), sharded=True),
     Layout("safetensors", "*.safetensors", ("*.safetensors",)),
-    Layout("onnx", "onnx/model.onnx", ("onnx/*",)),
-    Layout("onnx", "model.onnx", ("model.onnx", "model.onnx_data*", "model.onnx.data")),
-    Layout("onnx", "*.onnx", ("*.onnx", "*.onnx_data*", "*.onnx.data")),
-    Layout("onnx", "onnx/*.onnx", ("onnx/*",)),
+    Layout("graph", "onnx/*.onnx", ()),
+    Layout("graph", "*.onnx", ()),
+    Layout("graph", "openvino/openvino_model*.xml", ()),
+    Layout("graph", "openvino_model*.xml", ()),
     Layout("pickle", "pytorch_model.bin", ("pytorch_model.bin",)),
     Layout("pickle", "pytorch_model.bin.index.json", ("pytorch_model-*-of-*.bin",), sharded=True),
 )
-KINDS = ("safetensors", "onnx", "pickle")
+KINDS = ("safetensors", "graph", "pickle")
 
 
 def match(names: Iterable[str], pattern: str) -> list[str]:
@@ -60,22 +61,34 @@ def find(names: Iterable[str], kind: str) -> Layout | None:
     return next((row for row in LAYOUTS if row.kind == kind and match(names, row.pattern)), None)
 
 
-def parts_of(names: Iterable[str], row: Layout) -> set[str]:
-    """All names that belong to a layout. External data of an ONNX file may have any name, but not another's."""
+def parts_of(names: Iterable[str], row: Layout, wish: GraphWish | None = None) -> set[str]:
+    """All names that belong to a layout; of graphs, to the one that is wished for.
+
+    Raises:
+        ModelLoadError: no graph is the one that is wished for.
+    """
     names = list(names)
-    found = {name for pattern in (row.pattern, *row.parts) for name in match(names, pattern)}
-    marks = match(names, row.pattern)
-    others = [name for name in found if name.endswith(".onnx") and name not in marks]
-    return {name for name in found if not any(name.startswith(other) for other in others)}
+    if row.kind == "graph":
+        graph, _ = choose_graph(names, wish or GraphWish(), "the model")
+        return graph_parts(names, graph) if graph else set()
+    return {name for pattern in (row.pattern, *row.parts) for name in match(names, pattern)}
+
+
+def file_names(folder: Path) -> list[str]:
+    """Relative names of the files in a folder and in its folders of exported graphs."""
+    places = (folder.glob("*"), folder.glob("onnx/*"), folder.glob("openvino/*"))
+    return [path.relative_to(folder).as_posix() for place in places for path in place if path.is_file()]
 
 
 def weight_files(folder: Path, kind: str) -> tuple[Path, ...]:
-    """Files of this kind in the folder: all shards, or one file, or nothing.
+    """Files of this kind in the folder: all shards, or one file, or nothing; of graphs all there are.
 
     Raises:
         ModelLoadError: a shard that the index names is missing, or several files and nothing says which.
     """
-    names = [p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("onnx/*")) if p.is_file()]
+    names = file_names(folder)
+    if kind == "graph":
+        return tuple(folder / name for name in graphs(names))
     row = find(names, kind)
     if row is None:
         return ()
