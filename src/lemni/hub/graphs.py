@@ -46,12 +46,11 @@ class _Form:
     rank: int | None = 0
 
 
-# Words that stand between the parts of a name, by precision.
-_FOUR_BITS = frozenset(("q4", "q4f16", "bnb4", "int4", "uint4", "q2", "q2f16", "q1", "q1f16"))
-_EIGHT_BITS = frozenset(("int8", "uint8", "qint8", "quint8", "q8", "quantized", "quantised", "quant"))
-_HALF = frozenset(("fp16", "float16", "half", "o4"))  # optimum's O4 is its O3 in float16
-# O3 replaces GELU by an approximation.
-_OPTIMISED = ("optimized", "optimised", "o2", "o1", "o3")
+# Words that stand between the parts of a name, by precision; the best first.
+_FOUR_BITS = ("q4", "int4", "uint4", "q4f16", "bnb4", "q2", "q2f16", "q1", "q1f16")
+_EIGHT_BITS = ("quantized", "quantised", "quant", "q8", "int8", "qint8", "uint8", "quint8")
+_HALF = ("fp16", "float16", "half", "o4")  # optimum's O4 is its O3 in float16
+_OPTIMISED = ("optimized", "optimised", "o2", "o1", "o3")  # O3 replaces GELU by an approximation
 _NOT_MODELS = re.compile(r"(openvino_(de)?tokenizer|decoder\w*|vision_model\w*|audio_model\w*)\.(onnx|xml)")
 _PREFERENCE = ("float32", "float16", "int8", "4-bit")
 
@@ -150,29 +149,31 @@ def _plainness(name: str) -> int:
 def _form(name: str) -> _Form:
     stem = name.rpartition("/")[2].rpartition(".")[0].lower()
     words = re.split(r"[^a-z0-9]+", stem)
-    if not _FOUR_BITS.isdisjoint(words):
-        return _Form("4-bit", "one with weights of 4 bits")
-    if not _EIGHT_BITS.isdisjoint(words):
-        return _eight_bits(words)
-    if not _HALF.isdisjoint(words):
-        return _Form("float16", "one in float16, as there is none in float32")
-    for rank, word in enumerate(_OPTIMISED, start=1):
-        if word in words:
-            return _Form("float32", "an optimised one in float32", rank)
+    if (rank := _first(_FOUR_BITS, words)) is not None:
+        return _Form("4-bit", "one with weights of 4 bits", rank)
+    if (rank := _first(_EIGHT_BITS, words)) is not None:
+        return _eight_bits(words, rank)
+    if (rank := _first(_HALF, words)) is not None:
+        return _Form("float16", "one in float16", rank)
+    if (rank := _first(_OPTIMISED, words)) is not None:
+        return _Form("float32", "an optimised one in float32", 1 + rank)
     return _Form("float32", "the plain one")
 
 
-def _eight_bits(words: list[str]) -> _Form:
-    instructions = _cpu_words()
+def _first(known: tuple[str, ...], words: list[str]) -> int | None:
+    return next((rank for rank, word in enumerate(known) if word in words), None)
+
+
+def _eight_bits(words: list[str], rank: int) -> _Form:
     built_for = next((word for word in ("arm64", "vnni", "avx512", "avx2") if word in words), None)
     if built_for is None:
-        return _Form("int8", "one with weights of 8 bits", 2)
-    text = f"one with weights of 8 bits for {built_for}"
-    if built_for not in instructions:
+        return _Form("int8", "one with weights of 8 bits", rank)
+    text, here = f"one with weights of 8 bits for {built_for}", _cpu_words()
+    if built_for not in here:
         return _Form("int8", text, None)
     # Without VNNI sums of 8-bit products can overflow, unless the file was made with smaller numbers, as for AVX2.
-    avx2 = 3 if "vnni" in instructions else -1
-    return _Form("int8", text, {"arm64": 0, "vnni": 0, "avx512": 1, "avx2": avx2}[built_for])
+    avx2 = len(_EIGHT_BITS) if "vnni" in here else -3
+    return _Form("int8", text, {"arm64": -2, "vnni": -2, "avx512": -1, "avx2": avx2}[built_for])
 
 
 @cache
