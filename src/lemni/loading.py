@@ -17,6 +17,7 @@ from lemni.families import FAMILIES, family_class
 from lemni.families.weights import Weights
 from lemni.hub import ModelSpec, TensorStore, describe, resolve
 from lemni.hub.graphs import GraphWish
+from lemni.hub.quantization import check_scheme, has_codes
 from lemni.hub.spec import PoolingMode
 from lemni.ops.base import Ops
 from lemni.runtimes import open_backend
@@ -64,9 +65,11 @@ def load_model(
             f"int8 is computed by the runtimes openvino and onnx, on CPUs; {files.id} runs on {runtime}: "
             "choose another dtype"
         )
+    if runtime in ("openvino", "torch"):
+        check_scheme(spec)
     options = BackendOptions(
         devices=devices,
-        dtype=choose_dtype(model.dtype, spec) if on_gpu else _cpu_dtype(model.dtype),
+        dtype=choose_dtype(model.dtype, spec) if on_gpu else _cpu_dtype(model.dtype, spec, runtime),
         replicas=engine.replicas,
         threads=engine.threads,
         trust_remote_code=model.trust_remote_code,
@@ -188,5 +191,7 @@ def _graph(model: ModelSettings) -> GraphWish:
     return GraphWish(dtype, model.graph_file, needed)
 
 
-def _cpu_dtype(wanted: str) -> str:
-    return "float32" if wanted == "auto" else wanted
+def _cpu_dtype(wanted: str, spec: ModelSpec, runtime: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "int8" if runtime == "openvino" and has_codes(spec) else "float32"

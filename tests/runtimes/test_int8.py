@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 import lemni
 from lemni.errors import ConfigError
 from lemni.hub import ModelFiles
-from lemni.ops.int8 import is_worth_it, quantize_rows
+from lemni.ops.int8 import is_large_table, is_worth_it, quantize_rows
 
 TEXTS = [
     "A cat sits on the mat.",
@@ -39,17 +39,20 @@ def rough(minilm: ModelFiles) -> Iterator[lemni.Embedder]:
 
 @given(arrays(np.float32, (3, 8), elements=st.floats(-1e6, 1e6, width=32)))
 def test_codes_are_half_a_step_off_at_most_and_zero_stays(weight: np.ndarray) -> None:
-    codes, zeros, scales = quantize_rows(weight)
-    restored = (codes.astype(np.float64) - zeros) * scales
+    found = quantize_rows(weight)
+    scales = found.scales
+    restored = (found.codes.astype(np.float64) - found.zeros) * scales
     # A step for the zero point's own rounding, which shifts one end of the range.
     assert (np.abs(restored - weight) <= scales * 1.001).all()
     assert (restored[weight == 0] == 0).all()
 
 
 def test_small_matrices_stay_as_they_are() -> None:
-    assert not is_worth_it(np.zeros((3, 384), np.float32))
-    assert not is_worth_it(np.zeros(384, np.float32))
-    assert is_worth_it(np.zeros((384, 384), np.float32))
+    assert not is_worth_it((3, 384))
+    assert not is_worth_it((384,))
+    assert is_worth_it((384, 384))
+    assert not is_large_table((512, 384))
+    assert is_large_table((30522, 384))
 
 
 def test_vectors_are_close_to_float32(exact: lemni.Embedder, rough: lemni.Embedder) -> None:
@@ -71,5 +74,5 @@ def test_a_text_has_the_same_vector_in_any_company(rough: lemni.Embedder) -> Non
 
 
 def test_other_runtimes_refuse_it(minilm: ModelFiles) -> None:
-    with pytest.raises(ConfigError, match=r"int8 is computed by the openvino runtime, on CPUs; .* runs on torch"):
+    with pytest.raises(ConfigError, match=r"int8 is computed by the runtimes openvino and onnx, .* runs on torch"):
         lemni.load(str(minilm.path), runtime="torch", device="cpu", dtype="int8")

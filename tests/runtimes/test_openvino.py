@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
 
 import lemni
 from lemni.config import EngineSettings, HubSettings, ModelSettings
-from lemni.errors import ConfigError
 from lemni.hub import ModelFiles
 from lemni.loading import load_model
 from lemni.runtimes.base import Runtime
@@ -65,9 +65,17 @@ def test_bfloat16_is_close_and_named_as_it_is(minilm: ModelFiles) -> None:
             assert cosines.min() < 0.9999999
 
 
-def test_float16_is_refused_on_a_cpu(minilm: ModelFiles) -> None:
-    with pytest.raises(ConfigError, match="float16 on CPUs: use float32, bfloat16, int8"):
-        lemni.load(str(minilm.path), device="cpu", dtype="float16")
+def test_float16_rounds_the_weights_and_says_that_it_saves_no_time(
+    minilm: ModelFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["A cat sits on the mat.", "Stocks fell on Friday."]
+    reference = SentenceTransformer(str(minilm.path), device="cpu")
+    for weight in reference.parameters():
+        weight.data = weight.data.half().float()
+    with lemni.load(str(minilm.path), device="cpu", dtype="float16") as half:
+        assert half.card.dtype == "float16"
+        np.testing.assert_allclose(half.embed(texts), reference.encode(texts), atol=1e-6)
+    assert "CPUs do not compute in float16" in caplog.text
 
 
 def test_replicas_side_by_side(minilm: ModelFiles) -> None:

@@ -127,6 +127,8 @@ def size(number: float) -> str:
 
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:
+    from lemni.hub.quantization import stored_precision
+
     files: ModelFiles = spec.files
     weights = [*spec.weights, *filter(None, (spec.graph, spec.pickle))]
     return {
@@ -145,6 +147,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "prompts": spec.prompts,
         "default_prompt_name": spec.default_prompt_name,
         "matryoshka_dimensions": list(spec.matryoshka_dimensions),
+        "precision": stored_precision(spec),
         "weights": {str(path.relative_to(files.path)): path.stat().st_size for path in weights},
         "notes": list(spec.notes),
     }

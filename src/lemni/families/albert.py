@@ -30,7 +30,7 @@ class Albert:
         eps = config.get("layer_norm_eps", 1e-12)
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "albert."))
         table = weights.scope("embeddings")
-        self.words = ops.constant(table["word_embeddings.weight"])
+        self.words = ops.constant(table.matrix("word_embeddings.weight"))
         self.positions = ops.constant(table["position_embeddings.weight"])
         self.types = ops.constant(table["token_type_embeddings.weight"])
         self.norm = LayerNorm(table.scope("LayerNorm"), ops, eps)

@@ -36,7 +36,7 @@ class Bert:
             "embeddings.word_embeddings.weight", ("", "bert.", "roberta.", "electra.", "xlm_roberta.", "camembert.")
         )
         table = weights.scope("embeddings")
-        self.words = ops.constant(table["word_embeddings.weight"])
+        self.words = ops.constant(table.matrix("word_embeddings.weight"))
         roberta = config.get("model_type") in _ROBERTA
         positions = table["position_embeddings.weight"][config.get("pad_token_id", 1) + 1 if roberta else 0 :]
         self.positions = ops.constant(positions)

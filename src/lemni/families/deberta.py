@@ -33,7 +33,7 @@ class DebertaV2:
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "deberta."))
         encoder = weights.scope("encoder")
         table = weights.scope("embeddings")
-        self.words = ops.constant(table["word_embeddings.weight"])
+        self.words = ops.constant(table.matrix("word_embeddings.weight"))
         # By the config, for a file may hold positions that its model does not use.
         positions = table["position_embeddings.weight"] if config.get("position_biased_input", True) else None
         self.positions = None if positions is None else ops.constant(positions)

@@ -23,7 +23,7 @@ class Decoder:
         self.ops = ops
         heads = _heads(config)
         weights = weights.rooted("embed_tokens.weight", ROOTS)
-        self.words = ops.constant(weights["embed_tokens.weight"])
+        self.words = ops.constant(weights.matrix("embed_tokens.weight"))
         self.max_positions: int | None = min(config.get("max_position_embeddings", LONGEST), LONGEST)
         self.rope = Rope(rope_parameters(config), heads.dim, self.max_positions, ops)
         self.layers = [

@@ -75,7 +75,7 @@ class GroupedAttention:
         names = ("q_proj", "k_proj", "v_proj")
         self.qkv = ops.constant(weights.joined([f"{name}.weight" for name in names]))
         self.bias = ops.constant(weights.joined([f"{name}.bias" for name in names])) if bias else None
-        self.out = ops.constant(weights["o_proj.weight"])
+        self.out = ops.constant(weights.matrix("o_proj.weight"))
         self.out_bias = ops.constant(weights["o_proj.bias"]) if out_bias else None
 
     def __call__(self, x: Tensor, rope: tuple[Tensor, Tensor], inputs: Inputs) -> Tensor:
@@ -98,7 +98,7 @@ class GatedMLP:
         self.ops = ops
         self.activation = activation
         self.gate, self.up, self.down = (
-            (ops.constant(weights[f"{name}.weight"]), ops.constant(weights[f"{name}.bias"]) if bias else None)
+            (ops.constant(weights.matrix(f"{name}.weight")), ops.constant(weights[f"{name}.bias"]) if bias else None)
             for name in ("gate_proj", "up_proj", "down_proj")
         )
 

@@ -36,7 +36,7 @@ class Gemma3:
             dim,
             config.get("query_pre_attn_scalar", 256) ** -0.5,
         )
-        self.words = ops.constant(weights["embed_tokens.weight"])
+        self.words = ops.constant(weights.matrix("embed_tokens.weight"))
         # A constant, so that it is rounded to the precision of the computation, as the reference does.
         self.scale = ops.constant(np.array(config["hidden_size"] ** 0.5, dtype=np.float32))
         self.kinds = _layer_kinds(config)

@@ -47,7 +47,7 @@ class Gte:
         self.ops = ops
         eps = config.get("layer_norm_eps", 1e-12)
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "new.", "gte."))
-        self.words = ops.constant(weights["embeddings.word_embeddings.weight"])
+        self.words = ops.constant(weights.matrix("embeddings.word_embeddings.weight"))
         types = weights.get("embeddings.token_type_embeddings.weight")
         self.types = None if types is None else ops.constant(types)
         self.norm = LayerNorm(weights.scope("embeddings.LayerNorm"), ops, eps)

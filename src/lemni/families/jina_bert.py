@@ -39,7 +39,7 @@ class JinaBert:
         self.ops = ops
         eps = config.get("layer_norm_eps", 1e-12)
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "bert."))
-        self.words = ops.constant(weights["embeddings.word_embeddings.weight"])
+        self.words = ops.constant(weights.matrix("embeddings.word_embeddings.weight"))
         self.types = ops.constant(weights["embeddings.token_type_embeddings.weight"])
         self.norm = LayerNorm(weights.scope("embeddings.LayerNorm"), ops, eps)
         self.max_positions: int | None = min(config.get("max_position_embeddings", 512), LONGEST)

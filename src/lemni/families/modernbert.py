@@ -27,7 +27,7 @@ class ModernBert:
         self.ops = ops
         eps = config.get("norm_eps", 1e-5)
         weights = weights.rooted("embeddings.tok_embeddings.weight", ("", "model."))
-        self.words = ops.constant(weights["embeddings.tok_embeddings.weight"])
+        self.words = ops.constant(weights.matrix("embeddings.tok_embeddings.weight"))
         self.norm = LayerNorm(weights.scope("embeddings.norm"), ops, eps)
         self.kinds = _layer_kinds(config)
         self.max_positions: int | None = min(config.get("max_position_embeddings", 8192), LONGEST)

@@ -38,7 +38,7 @@ class MPNet:
         eps = config.get("layer_norm_eps", 1e-12)
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "mpnet."))
         table = weights.scope("embeddings")
-        self.words = ops.constant(table["word_embeddings.weight"])
+        self.words = ops.constant(table.matrix("word_embeddings.weight"))
         positions = table["position_embeddings.weight"][_POSITION_OFFSET:]
         self.positions = ops.constant(positions)
         self.max_positions: int | None = len(positions)

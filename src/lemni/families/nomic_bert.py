@@ -60,7 +60,7 @@ class NomicBert:
         self.ops = ops
         facts = _original(config) if "n_embd" in config else _native(config)
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "nomic_bert.", "bert."))
-        self.words = ops.constant(weights["embeddings.word_embeddings.weight"])
+        self.words = ops.constant(weights.matrix("embeddings.word_embeddings.weight"))
         types = weights.get("embeddings.token_type_embeddings.weight")
         self.types = None if types is None else ops.constant(types)
         norm = "emb_ln" if "emb_ln.weight" in weights else "embeddings.LayerNorm"

@@ -54,7 +54,7 @@ class Linear:
 
     def __init__(self, weights: Weights, ops: Ops) -> None:
         self.ops = ops
-        self.weight = ops.constant(weights["weight"])
+        self.weight = ops.constant(weights.matrix("weight"))
         bias = weights.get("bias")
         self.bias = None if bias is None else ops.constant(bias)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lemni.errors import ModelLoadError
+from lemni.hub.codes import Weight, joined
 from lemni.hub.tensors import TensorStore
 
 # Spellings that early BERT checkpoints, converted from TensorFlow, still have.
@@ -50,30 +50,41 @@ class Weights:
         return self._find(name) is not None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The tensor as numpy, in its storage type (bf16 as float32).
+        """The tensor as numpy, in its storage type (bf16 and codes as float32).
 
         Raises:
             ModelLoadError: it is not there.
         """
-        found = self._find(name)
-        if found is None:
-            raise ModelLoadError(
-                f"the weights do not fit the architecture: {self.prefix + name!r} is not in {self._files()}"
-            )
-        return self.store.numpy(found)
+        return self.store.numpy(self._found(name))
+
+    def matrix(self, name: str) -> Weight:
+        """The tensor as it is stored, maybe as codes: for `Ops.constant`, as a layer's matrix or a table.
+
+        Raises:
+            ModelLoadError: it is not there.
+        """
+        return self.store.weight(self._found(name))
 
     def get(self, name: str) -> NDArray[Any] | None:
         """The tensor, or None if it is not there."""
         found = self._find(name)
         return None if found is None else self.store.numpy(found)
 
-    def joined(self, names: Seq[str]) -> NDArray[Any]:
-        """Several tensors as one, joined on their first axis: query, key and value become one product."""
-        return self[names[0]] if len(names) == 1 else np.concatenate([self[name] for name in names])
+    def joined(self, names: Seq[str]) -> Weight:
+        """Several matrices as one, joined on their first axis: query, key and value become one product."""
+        return joined([self.matrix(name) for name in names])
 
-    def joined_biases(self, names: Seq[str]) -> NDArray[Any] | None:
+    def joined_biases(self, names: Seq[str]) -> Weight | None:
         """The biases of several linear layers as one; None if the first of them has none."""
         return self.joined([f"{name}.bias" for name in names]) if f"{names[0]}.bias" in self else None
+
+    def _found(self, name: str) -> str:
+        found = self._find(name)
+        if found is None:
+            raise ModelLoadError(
+                f"the weights do not fit the architecture: {self.prefix + name!r} is not in {self._files()}"
+            )
+        return found
 
     def _find(self, name: str) -> str | None:
         full = self.prefix + name

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemni.errors import ModelLoadError
+from lemni.hub.codes import SCALE, ZERO, Weight, floats_of, stored
 
 _MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 
@@ -82,13 +83,17 @@ class TensorStore:
         return entry.data[entry.start : entry.end]
 
     def numpy(self, name: str) -> NDArray[Any]:
-        """The tensor in its own shape: a view of the file, or for bf16 a float32 copy.
+        """The tensor in its own shape: a view of the file, or for bf16 and for codes with scales a float32 copy.
 
         Raises:
             ModelLoadError: no such tensor, or a storage type that numpy has no equal of (8-bit floats and smaller).
         """
+        return floats_of(self.weight(name))
+
+    def weight(self, name: str) -> Weight:
+        """As `numpy`, but 8-bit codes that have scales stay codes, a view of the file."""
         entry = self._entry(name)
-        return _array(name, entry, self.raw(name), entry.shape)
+        return self._weight(name, _array(name, entry, self.raw(name), entry.shape), slice(None))
 
     def rows(self, name: str, places: Sequence[int]) -> NDArray[Any]:
         """[len(places), ...]: some rows of a tensor's first axis; only they are read.
@@ -101,11 +106,11 @@ class TensorStore:
         if not all(0 <= place < count for place in places):
             raise ModelLoadError(f"{entry.path}: tensor {name!r} has {count} rows, so none of each of {list(places)}")
         data = self.raw(name).reshape(count, -1)[list(places)].reshape(-1)
-        return _array(name, entry, data, (len(places), *entry.shape[1:]))
+        return floats_of(self._weight(name, _array(name, entry, data, (len(places), *entry.shape[1:])), list(places)))
 
     def parameters(self) -> int:
-        """Total count of values, of whatever type."""
-        return sum(math.prod(entry.shape) for entry in self._entries.values())
+        """Total count of values, of whatever type; scales and zero points of codes are not counted."""
+        return sum(math.prod(entry.shape) for name, entry in self._entries.items() if not self._is_of_codes(name))
 
     def release_pages(self) -> None:
         """Give back the memory of what has been read: pages that are needed again come back from the file.
@@ -125,6 +130,19 @@ class TensorStore:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _weight(self, name: str, array: NDArray[Any], rows: slice | list[int]) -> Weight:
+        """`array`, or with its scales and zero points the codes that it is; `rows` are those of the tensor in it."""
+        if array.dtype != np.int8 or name + SCALE not in self._entries:
+            return array
+        count = self.shape(name)[0]
+        sides = (self.numpy(name + side) if name + side in self._entries else None for side in (SCALE, ZERO))
+        scales, zeros = (side[rows] if side is not None and len(side) == count else side for side in sides)
+        assert scales is not None
+        return stored(name, array, scales, zeros)
+
+    def _is_of_codes(self, name: str) -> bool:
+        return any(name.endswith(side) and name.removesuffix(side) in self._entries for side in (SCALE, ZERO))
 
     def _entry(self, name: str) -> _Entry:
         try:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from numpy.typing import NDArray
-
 from lemni.errors import ModelLoadError
+from lemni.hub.codes import Weight
 from lemni.ops.plan import FULL, Buckets, Window
 
 Tensor: TypeAlias = Any
@@ -54,8 +53,9 @@ class Inputs(Protocol):
 class Ops(Protocol):
     """One array library. Weights come in through `constant`, once; everything else runs per batch."""
 
-    def constant(self, array: NDArray[Any]) -> Tensor:
-        """A weight. Floats take the computation's precision; a float32 array is not copied on CPU."""
+    def constant(self, array: Weight) -> Tensor:
+        """A weight. Floats take the computation's precision; a float32 array is not copied on CPU. Codes may stay
+        codes, for `embedding` and as the weight of `linear`; elsewhere they become floats."""
         ...
 
     def embedding(self, table: Tensor, ids: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lemni.hub.codes import Weight, floats_of
 from lemni.ops.base import activation_named
 from lemni.ops.plan import FULL, Buckets, Window
 from lemni.types import PackedBatch
@@ -103,7 +104,8 @@ class NumpyInputs:
 class NumpyOps:
     """`lemni.ops.base.Ops` in float32."""
 
-    def constant(self, array: NDArray[Any]) -> Tensor:
+    def constant(self, array: Weight) -> Tensor:
+        array = floats_of(array)
         return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
     def embedding(self, table: Tensor, ids: Tensor) -> Tensor:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset15 as op
 
+from lemni.errors import ModelLoadError
+from lemni.hub.codes import Codes, Weight
 from lemni.ops.base import activation_named
-from lemni.ops.int8 import is_worth_it, quantize_rows
+from lemni.ops.int8 import is_large_table, is_worth_it, quantize_rows
 from lemni.ops.plan import FULL, Buckets, RowPlan, Window, neighbours, plan_rows, rounded
 from lemni.types import PackedBatch
 
@@ -178,6 +180,32 @@ def _ints(*values: int) -> ov.Node:
     return op.constant(np.array(values, dtype=np.int64))
 
 
+def _shared(array: NDArray[Any]) -> ov.Node:
+    """A constant over the array's own memory, where OpenVINO takes it as it is."""
+    shared = array.flags.c_contiguous and array.flags.writeable
+    return op.constant(array if shared else np.ascontiguousarray(array), shared_memory=shared)
+
+
+def _unfolded(codes: ov.Node, zeros: ov.Node, scales: NDArray[np.float32]) -> ov.Node:
+    """(codes - zeros) * scales, in the form that the plugin knows."""
+    centred = op.subtract(op.convert(codes, np.float32), op.convert(zeros, np.float32))
+    return op.multiply(centred, op.constant(scales))
+
+
+def _halves(array: NDArray[Any]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        halves = array.astype(np.float16, copy=False)
+    if not np.isfinite(halves).all() and np.isfinite(array).all():
+        raise ModelLoadError(
+            f"a weight of shape {array.shape} has values over 65504, float16's largest: use float32 or bfloat16"
+        )
+    return halves
+
+
+def _node(x: Tensor) -> ov.Node:
+    return x if isinstance(x, ov.Node) else x.get_node()
+
+
 def _scalar(value: float) -> ov.Node:
     return op.constant(np.float32(value))
 
@@ -202,20 +230,39 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], ov.Node]] = {
 class OpenVINOOps:
     """`lemni.ops.base.Ops` that writes a float32 graph; the compiled graph's precision is set when compiling.
 
-    With `int8` large matrices of linear layers become codes of 8 bits; the plugin then quantises activations too, where
-    the CPU can and compiling asks for it, and multiplies integers.
+    Args:
+        weights: "float32"; "float16": rounded to halves, and large matrices kept so, though computed in float32;
+            "int8": large matrices and tables are codes of 8 bits. The plugin then quantises activations too, where the
+            CPU can and compiling asks for it, and multiplies integers.
     """
 
-    def __init__(self, *, int8: bool = False) -> None:
-        self._int8 = int8
+    def __init__(self, *, weights: Literal["float32", "float16", "int8"] = "float32") -> None:
+        self._weights = weights
+        self._codes: dict[str, Codes] = {}  # name of the node that unfolds them -> stored codes
 
-    def constant(self, array: NDArray[Any]) -> ov.Node:
-        if array.dtype.kind == "f":
-            array = array.astype(np.float32, copy=False)
-        shared = array.flags.c_contiguous and array.flags.writeable
-        return op.constant(array if shared else np.ascontiguousarray(array), shared_memory=shared)
+    def constant(self, array: Weight) -> ov.Node:
+        if isinstance(array, Codes):
+            if self._weights != "int8":
+                return self.constant(array.floats())
+            unfolded = _unfolded(_shared(array.codes), _shared(array.zeros), array.scales)
+            self._codes[unfolded.get_friendly_name()] = array
+            return unfolded
+        if array.dtype.kind != "f":
+            return _shared(array)
+        if self._weights == "float16" and array.ndim:
+            array = _halves(array)
+        if array.dtype == np.float16 and self._weights != "int8" and is_worth_it(array.shape):
+            wide = op.convert(_shared(array), np.float32)
+            wide.get_rt_info()["decompression_0"] = True  # keeps the plugin from widening it beforehand
+            return wide
+        return _shared(array.astype(np.float32, copy=False))
 
     def embedding(self, table: Tensor, ids: Tensor) -> ov.Node:
+        node = _node(table)
+        if self._weights == "int8" and node.get_type_name() == "Constant" and is_large_table(node.data.shape):
+            found = quantize_rows(node.data)
+            # Unfolded before the gather: the plugin then gathers codes and unfolds only what it gathered.
+            table = _unfolded(op.constant(found.codes), op.constant(found.zeros), found.scales)
         return op.gather(table, ids, _ints(_TOKEN_AXIS))
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> ov.Node:
@@ -223,12 +270,17 @@ class OpenVINOOps:
         return product if bias is None else op.add(product, bias)
 
     def _matrix(self, weight: Tensor) -> Tensor:
-        node = weight if isinstance(weight, ov.Node) else weight.get_node()
-        if not self._int8 or node.get_type_name() != "Constant" or not is_worth_it(node.data):
+        if self._weights != "int8":
             return weight
-        codes, zeros, scales = quantize_rows(node.data)
-        centred = op.subtract(op.convert(op.constant(codes), np.float32), op.convert(op.constant(zeros), np.float32))
-        return op.multiply(centred, op.constant(scales))
+        node = _node(weight)
+        found = self._codes.get(node.get_friendly_name())
+        if found is None:
+            if node.get_type_name() != "Constant" or not is_worth_it(node.data.shape):
+                return weight
+            found = quantize_rows(node.data)
+        # The plugin multiplies unsigned codes only; signed ones it would unfold.
+        codes, zeros = found.unsigned()
+        return _unfolded(op.constant(codes), op.constant(zeros), found.scales)
 
     def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> ov.Node:
         normal = op.mvn(x, _ints(-1), True, eps, "INSIDE_SQRT")

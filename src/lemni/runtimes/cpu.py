@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, Literal
 
 from lemni.errors import ConfigError, ModelLoadError
 from lemni.runtimes.base import BackendOptions, Limits
 
 logger = logging.getLogger(__name__)
 
-_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+_PRECISIONS = {"float32": "f32", "float16": "f32", "bfloat16": "bf16", "int8": "f32"}
 _DTYPES = {"f32": "float32", "float": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
 
 # Batches that stay in a core's cache, and a quarter of one is nearly as fast per token: `python -m benchmarks
@@ -30,6 +30,14 @@ def cpu_limits(options: BackendOptions) -> Limits:
 
 def cpu_threads(options: BackendOptions) -> int:
     return options.threads or len(os.sched_getaffinity(0))
+
+
+def weights_for(dtype: str) -> Literal["float32", "float16", "int8"]:
+    """How the weights of a family's graph are kept to compute in `dtype`."""
+    if dtype == "float16":
+        logger.warning("CPUs do not compute in float16: the weights are rounded to it, which saves no time")
+        return "float16"
+    return "int8" if dtype == "int8" else "float32"
 
 
 def compile_for_cpu(model: Any, options: BackendOptions) -> tuple[Any, str]:
@@ -57,8 +65,8 @@ def compile_for_cpu(model: Any, options: BackendOptions) -> tuple[Any, str]:
         compiled = ov.Core().compile_model(model, "CPU", config)
     except RuntimeError as error:
         raise ModelLoadError(f"OpenVINO cannot compile the model: {error}") from error
-    if options.dtype == "int8":
-        return compiled, "int8"
+    if options.dtype in ("int8", "float16"):
+        return compiled, options.dtype
     real = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     dtype = _DTYPES.get(real, real)
     if dtype != options.dtype:

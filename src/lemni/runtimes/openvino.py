@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
 from lemni.runtimes.base import BackendOptions, Blueprint, Limits, by_sequence
-from lemni.runtimes.cpu import compile_for_cpu, cpu_limits
+from lemni.runtimes.cpu import compile_for_cpu, cpu_limits, weights_for
 from lemni.types import TOKEN_OUTPUTS, Output, Outputs, PackedBatch
 
 
@@ -28,7 +28,7 @@ class OpenVINOBackend:
         import openvino as ov
 
         self.limits = cpu_limits(options)
-        ops, self._inputs = OpenVINOOps(int8=options.dtype == "int8"), OpenVINOInputs()
+        ops, self._inputs = OpenVINOOps(weights=weights_for(options.dtype)), OpenVINOInputs()
         encoder = blueprint.encoder(ops)
         self.max_positions: int | None = getattr(encoder, "max_positions", None)
         hidden = encoder(self._inputs)

@@ -166,7 +166,7 @@ def _transform(config: dict[str, Any], names: MLMNames, weights: Weights, ops: O
 def _chunks(names: MLMNames, weights: Weights, ops: Ops) -> list[tuple[Tensor, Tensor | None]]:
     """Output matrix and bias, cut along the vocabulary. A matrix of its own counts even where the config says tied,
     as in transformers."""
-    matrix = weights[names.decoder if names.decoder in weights else names.words]
+    matrix = weights.matrix(names.decoder if names.decoder in weights else names.words)
     bias = next((weights[name] for name in names.biases if name in weights), None)
     cuts = [slice(at, at + CHUNK) for at in range(0, len(matrix), CHUNK)]
     return [(ops.constant(matrix[cut]), None if bias is None else ops.constant(bias[cut])) for cut in cuts]
