@@ -28,6 +28,7 @@ class Peer:
 
 PEERS = {
     "infinity": Peer("infinity-emb"),
+    "infinity-optimum": Peer("infinity-emb with optimum"),
     "sentence-transformers": Peer("sentence-transformers"),
     "fastembed": Peer("fastembed"),
     # Compiled here, for this CPU. The program that converts models is only in the source.
