@@ -7,7 +7,7 @@ import inspect
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("batch_tokens", "rows", "fairness", "startup", "output_types", "precision", "client")
+NAMES = ("batch_tokens", "rows", "fairness", "startup", "output_types", "precision", "client", "overhead", "online")
 
 
 def main() -> None:

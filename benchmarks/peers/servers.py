@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import httpx
 
 from benchmarks.peers.environments import environment, missing
+from benchmarks.peers.models import prepared
 
 PATIENCE_S = 180.0
 """Longest wait for the first vector."""
@@ -66,7 +69,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}{engine.path}"
         self._log = log
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("LEMNI_", "INFINITY_"))}
-        command = engine.command(engine.model(model), port)
+        command = engine.command(model, port)
         self._started = time.perf_counter()
         with log.open("wb") as out:
             self._process = subprocess.Popen(
@@ -165,26 +168,55 @@ def infinity(name: str, engine: str, *options: str, model: Callable[[Path], Path
     return Engine(name, command, "/embeddings", "infinity", model)
 
 
+def llama_cpp(name: str, files: Literal["gguf", "gguf_q8"]) -> Engine:
+    def command(model: Path, port: int) -> list[str]:
+        own = ["--model", str(model), "--model_alias", MODEL, "--embedding", "true", "--verbose", "false"]
+        return [peer_python("llama-cpp"), "-m", "llama_cpp.server", *own, "--port", str(port)]
+
+    return Engine(name, command, "/v1/embeddings", "llama-cpp", partial(prepared, files=files))
+
+
+def vllm(name: str) -> Engine:
+    def command(model: Path, port: int) -> list[str]:
+        own = ["--served-model-name", MODEL, "--dtype", "float32", "--runner", "pooling"]
+        where = ["--host", "127.0.0.1", "--port", str(port)]
+        return [peer_python("vllm"), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *own, *where]
+
+    return Engine(name, command, "/v1/embeddings", "vllm")
+
+
 LEMNI, INFINITY = "lemni fp32", "infinity torch"
 SERVERS = (
     lemni(LEMNI, "--dtype", "float32"),
     lemni("lemni int8", "--dtype", "int8"),
     # Its default, --compile, ends in an error with every torch since 2.5.
     infinity(INFINITY, "torch", "--no-compile"),
+    infinity("infinity optimum", "optimum", model=partial(prepared, files="onnx_only")),
+    infinity("infinity optimum int8", "optimum", model=partial(prepared, files="onnx_int8_only")),
+    llama_cpp("llama-cpp f32", "gguf"),
+    llama_cpp("llama-cpp q8_0", "gguf_q8"),
+    vllm("vllm"),
 )
 
 
-def chosen(engines: Sequence[Engine], names: Sequence[str] | None) -> tuple[list[Engine], list[str]]:
-    """Those of `engines` that are named (None: all) and installed, and a line for each that is not installed.
+def chosen(
+    engines: Sequence[Engine], names: Sequence[str] | None, model: Path
+) -> tuple[list[tuple[Engine, Path]], list[str]]:
+    """Those of `engines` that are named (None: all) and can run, each with its form of `model`; a line for the others.
 
     ValueError for an unknown name.
     """
     known = [engine.name for engine in engines]
     if unknown := sorted(set(names or ()) - set(known)):
         raise ValueError(f"unknown engine {unknown[0]!r}; known: {', '.join(known)}")
-    wanted = [engine for engine in engines if names is None or engine.name in names]
-    reasons = {engine.name: missing(engine.peer) for engine in wanted if engine.peer}
-    return (
-        [engine for engine in wanted if not reasons.get(engine.name)],
-        [f"{name}: {reason}" for name, reason in reasons.items() if reason],
-    )
+    run, absent = [], []
+    for engine in engines:
+        if names is not None and engine.name not in names:
+            continue
+        try:
+            if engine.peer and (reason := missing(engine.peer)):
+                raise RuntimeError(reason)
+            run.append((engine, engine.model(model)))
+        except RuntimeError as error:
+            absent.append(f"{engine.name} was not run: {error}")
+    return run, absent
