@@ -16,6 +16,7 @@ from lemni.config import EngineSettings, HubSettings, ModelSettings
 from lemni.errors import ConfigError, LemniError, ModelLoadError
 from lemni.loading import load_model
 from lemni.runtimes import graph_sessions
+from lemni.runtimes.base import BackendOptions
 from lemni.tasks.model import LoadedModel
 from tests.tasks import tiny
 
@@ -132,6 +133,7 @@ def test_the_quantised_file_on_either_engine(
     assert "of 3 exported graphs onnx/model_quantized.onnx is taken" in caplog.text
     assert model.card.dtype == "int8"
     np.testing.assert_allclose(np.concatenate([_vectors(model, [t]) for t in TEXTS]), expected, atol=1e-5)
+    assert graph_sessions.open_session(folder / QUANTISED, BackendOptions()).positions == 64
     monkeypatch.setattr(graph_sessions, "find_spec", lambda name: None)
     with caplog.at_level(logging.INFO):
         model = _load(_without(folder, "model.safetensors", FULL))
