@@ -1,20 +1,37 @@
 """CPU: a family traced into an OpenVINO graph, straight from the safetensors file.
 
-One compiled model per backend, one inference request (a stream of its own) per replica. The graph is dynamic in
-tokens, sequences and rows, so nothing is ever compiled again.
+One compiled graph per backend, one inference request (a stream of its own) per replica. The graph is dynamic in
+tokens, sequences and rows, so nothing is ever compiled again. Where pooling reads one token of each sequence, the other
+tokens are left out of the last layer; vectors of all tokens then come from a second graph, compiled when asked for.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
+from lemni.ops.openvino_rows import narrow
 from lemni.runtimes.base import BackendOptions, Blueprint, Limits, by_sequence
 from lemni.runtimes.cpu import compile_for_cpu, cpu_limits, weights_for
 from lemni.types import TOKEN_OUTPUTS, Output, Outputs, PackedBatch
+
+# The inputs by which pooling chooses one token of each sequence.
+_CHOICES = ("first", "last")
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A compiled graph: its inputs, and its outputs by place."""
+
+    compiled: Any
+    inputs: OpenVINOInputs
+    outputs: tuple[Output, ...]
 
 
 class OpenVINOBackend:
@@ -25,44 +42,73 @@ class OpenVINOBackend:
     device = "cpu"
 
     def __init__(self, blueprint: Blueprint, options: BackendOptions) -> None:
-        import openvino as ov
-
         self.limits = cpu_limits(options)
-        ops, self._inputs = OpenVINOOps(weights=weights_for(options.dtype)), OpenVINOInputs()
-        encoder = blueprint.encoder(ops)
-        self.max_positions: int | None = getattr(encoder, "max_positions", None)
-        hidden = encoder(self._inputs)
-        heads = {name: head(ops)(hidden, self._inputs) for name, head in blueprint.heads.items()}
-        model = ov.Model(list(heads.values()), list(self._inputs.parameters.values()), "lemni")
-        self.outputs = frozenset(heads)
-        self._order = tuple(heads)
-        self._compiled, self.dtype = compile_for_cpu(model, options)
+        self.max_positions: int | None = None
+        self.dtype = options.dtype
+        self.outputs = frozenset(blueprint.heads)
+        self._blueprint = blueprint
+        self._options = options
+        self._lock = threading.Lock()
+        # One row per sequence first; all outputs where that saves nothing.
+        self._graphs = [self._compile(self.outputs - TOKEN_OUTPUTS or self.outputs)]
+
+    def graph(self, wanted: Iterable[Output]) -> Graph:
+        """The compiled graph that gives `wanted`."""
+        needed = set(wanted)
+        with self._lock:
+            for graph in self._graphs:
+                if needed <= set(graph.outputs):
+                    return graph
+            self._graphs.append(self._compile(self.outputs))
+            return self._graphs[-1]
 
     def replica(self, index: int) -> OpenVINORuntime:
-        return OpenVINORuntime(self._compiled.create_infer_request(), self._inputs, self._order, self.limits)
+        return OpenVINORuntime(self)
 
     def close(self) -> None:
-        self._compiled = None
+        self._graphs = []
+
+    def _compile(self, wanted: frozenset[Output]) -> Graph:
+        import openvino as ov
+
+        ops, inputs = OpenVINOOps(weights=weights_for(self._options.dtype)), OpenVINOInputs()
+        encoder = self._blueprint.encoder(ops)
+        self.max_positions = getattr(encoder, "max_positions", None)
+        hidden = encoder(inputs)
+        heads = self._blueprint.heads
+        results = {name: head(ops)(hidden, inputs) for name, head in heads.items() if name in wanted}
+        choices = [inputs.parameters[name] for name in _CHOICES if name in inputs.parameters]
+        if not choices:
+            results |= {name: head(ops)(hidden, inputs) for name, head in heads.items() if name not in wanted}
+        model = ov.Model(list(results.values()), list(inputs.parameters.values()), "lemni")
+        narrow(model, choices)
+        compiled, self.dtype = compile_for_cpu(model, self._options)
+        return Graph(compiled, inputs, tuple(results))
 
 
 class OpenVINORuntime:
-    """One inference request."""
+    """One inference request for each graph that it has needed."""
 
     device = "cpu"
 
-    def __init__(self, request: Any, inputs: OpenVINOInputs, order: tuple[Output, ...], limits: Limits) -> None:
-        self._request = request
-        self._inputs = inputs
-        self._order = order
-        self.limits = limits
+    def __init__(self, backend: OpenVINOBackend) -> None:
+        self.limits: Limits = backend.limits
+        self._backend: OpenVINOBackend | None = backend
+        self._requests: dict[Graph, Any] = {}
         self._fed: dict[str, NDArray[Any]] = {}
 
     def run(self, batch: PackedBatch) -> list[Outputs]:
+        if self._backend is None:
+            raise RuntimeError("the replica is closed")
+        graph = self._backend.graph(batch.wanted)
+        request = self._requests.get(graph)
+        if request is None:
+            request = self._requests[graph] = graph.compiled.create_infer_request()
         # Kept until the next one: the plugin may look at shared inputs after the call.
-        self._fed = self._inputs.feed(batch)
-        results = self._request.infer(self._fed, share_inputs=True, share_outputs=True)
+        self._fed = graph.inputs.feed(batch)
+        results = request.infer(self._fed, share_inputs=True, share_outputs=True)
         found: dict[Output, NDArray[np.float32]] = {}
-        for place, name in enumerate(self._order):
+        for place, name in enumerate(graph.outputs):
             if name in batch.wanted:
                 size = batch.tokens if name in TOKEN_OUTPUTS else len(batch)
                 # A copy: the request's own buffer is written again by the next batch.
@@ -70,4 +116,5 @@ class OpenVINORuntime:
         return by_sequence(found, batch)
 
     def close(self) -> None:
-        self._request = None
+        self._backend = None
+        self._requests = {}
