@@ -20,6 +20,7 @@ LAYERS = [
     "integrations",
     "client",
     "library",
+    "export",
     "loading",
     "devices",
     "engine",
