@@ -26,6 +26,7 @@ COMMANDS = {
     "rerank": "lemni.cli.rerank:rerank",
     "classify": "lemni.cli.classify:classify",
     "infinity": "lemni.cli.infinity:infinity",
+    "export": "lemni.cli.export:export",
     "pull": "lemni.cli.models:pull",
     "models": "lemni.cli.models:models",
     "completion": "lemni.cli.completion:completion",
@@ -39,6 +40,7 @@ Examples:
   lemni embed texts.txt -o vectors.npy         one vector per line of a file
   lemni rerank "Where do cats sleep?" -i notes.txt    the lines of a file by their relevance
   lemni classify texts.txt -m ./my-classifier  labels of every line
+  lemni export ./my-model -o ./as-onnx         a model for other runtimes
   lemni models                                 what is in the caches
 """
 
