@@ -45,7 +45,7 @@ def pull(settings: Settings, name: str, revision: str | None, trust_pickle: bool
 
     files = hub.pull(name, settings.hub, revision, trust_pickle=trust_pickle)
     if as_json:
-        _print_json(asdict(files))
+        _print_json({key: value for key, value in asdict(files).items() if key != "graph"})  # never one alone
     else:
         click.echo(f"{files.id}{_at(files.revision)} is in {files.path}")
 
