@@ -17,6 +17,7 @@ from lemni.ops import onnx as onnx_ops
 from lemni.tasks.classification_heads import pools_last
 from lemni.types import Sequence
 from tests.export.graphs import on_onnxruntime, on_openvino, rectangle, spec_of
+from tests.families import test_static as static
 from tests.tasks import test_bge_m3 as bge_m3
 from tests.tasks import test_colbert as colbert
 from tests.tasks.causal_rerankers import TEMPLATE, save_causal
@@ -157,6 +158,18 @@ def test_a_causal_reranker_gives_the_difference_of_its_words(tmp_path: Path) -> 
             with torch.inference_mode():
                 last = model(torch.tensor(item.ids[None].astype(np.int64))).logits[0, -1]
             assert abs(value - float(last[yes] - last[no])) <= 1e-4
+
+
+def test_static_embeddings_as_a_file(tmp_path: Path) -> None:
+    model = static.model2vec.StaticModel(tokenizer=static._tokenizer(), **static._vectors("weights")[0])
+    model.save_pretrained(tmp_path)
+    spec = spec_of(tmp_path)
+    done = export_model(spec, tmp_path / "graph.onnx", ExportOptions(pooled=True))
+    feed = rectangle(static._sequences(spec, static.TEXTS))
+    found = on_onnxruntime(done.graph, feed)["sentence_embedding"]
+    assert np.abs(found - model.encode(static.TEXTS)).max() <= 1e-5
+    with pytest.raises(ConfigError, match=r"is a table of vectors, .* name a file that ends in \.onnx"):
+        export_model(spec, tmp_path / "out", ExportOptions())
 
 
 def test_what_is_not_exported(tmp_path: Path) -> None:

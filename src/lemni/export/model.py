@@ -96,8 +96,14 @@ def export_model(spec: ModelSpec, output: Path, options: ExportOptions) -> Expor
     if not LEAST_OPSET <= options.opset <= MOST_OPSET:
         raise ConfigError(f"opset is {options.opset}; it must be from {LEAST_OPSET} to {MOST_OPSET}")
     _refuse(spec)
-    if alone := _is_file(output, options.format):
+    alone = _is_file(output, options.format)
+    if alone:
         graph = output
+    elif spec.model_type == "model2vec":
+        raise ConfigError(
+            f"{spec.files.id} is a table of vectors, which programs look for as a table in a folder: name a file that "
+            f"ends in {_SUFFIX[options.format]}"
+        )
     else:
         graph = output / spec.transformer_path.relative_to(spec.files.path) / _PLACE[options.format]
     targets = [graph, *_beside(graph)]
