@@ -1,12 +1,11 @@
 """The vocabulary on PyTorch, computed at once: GPUs, and CPUs for comparison.
 
-On CUDA in half precision attention is the variable-length flash kernel, which needs no rows and no mask; elsewhere,
-and for models with an attention bias, it is `scaled_dot_product_attention` over the rows of `lemni.ops.plan`.
+With the variable-length flash kernel (CUDA in half precision) attention needs no rows and no mask; elsewhere, and for
+models with an attention bias, it is `scaled_dot_product_attention` over the rows of `lemni.ops.plan`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from functools import cached_property
@@ -17,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from lemni.hub.codes import Weight, floats_of
 from lemni.ops.base import activation_named
 from lemni.ops.plan import FULL, Buckets, RowPlan, Window, neighbours, plan_rows
+from lemni.ops.torch_fp8 import Fp8, Matrix
+from lemni.ops.torch_staging import Fields, Uploads
+from lemni.ops.torch_varlen import VarlenAttention, fits
 from lemni.types import PackedBatch
 
 Tensor: TypeAlias = torch.Tensor
-VarlenAttention: TypeAlias = Callable[..., Tensor]
-
-logger = logging.getLogger(__name__)
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -41,54 +41,71 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class TorchInputs:
-    """One packed batch on the device; the parts that a family does not ask for are never made."""
+class NotPacked(Exception):
+    """A model asked for more than the fields of a packed batch, such as rows."""
 
-    def __init__(self, batch: PackedBatch, device: torch.device, dtype: torch.dtype) -> None:
+
+class TorchInputs:
+    """One packed batch on the device; what belongs to rows is made for the models that ask for it.
+
+    Args:
+        staged: the batch's fields, where they are on the device already.
+        longest: tokens of the longest sequence, or more.
+        packed_only: what is not in the fields is refused (`NotPacked`): a recorded or compiled pass must not depend on
+            anything else of its batch.
+    """
+
+    def __init__(
+        self,
+        batch: PackedBatch,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        staged: Fields | None = None,
+        longest: int | None = None,
+        packed_only: bool = False,
+    ) -> None:
         self.batch = batch
         self.device = device
         self.dtype = dtype
+        self.packed_only = packed_only
+        self.longest = int(batch.lengths.max()) if longest is None else longest
+        self.count = len(batch)
+        self.unattended = batch.unattended is not None
+        found = Uploads(device).stage(batch) if staged is None else staged
+        self.ids, self.positions, self.token_types = found.ids, found.positions, found.token_types
+        self.segments, self.offsets = found.segments, found.offsets
+        self.first, self.last = found.first, found.last
+        self._pool_starts = found.pool_starts
+        self._fields = found
         self._masks: dict[Window, Tensor] = {}
         self._bucketed: dict[Buckets, tuple[Tensor, Tensor]] = {}
         self._biased: tuple[Window, Tensor, Tensor] | None = None
 
     def put(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+        if self.packed_only:
+            raise NotPacked("it needs the rows of its batch")
+        return torch.from_numpy(np.ascontiguousarray(floats_of(array))).to(self.device, non_blocking=True)
 
-    @cached_property
-    def ids(self) -> Tensor:
-        return self.put(self.batch.ids)
+    def apart(self) -> TorchInputs:
+        """The same with every field in memory of its own: where one stands among the others would be a part of its
+        shape to a compiler, and change with every batch."""
+        copies = Fields(*(field.clone() for field in self._fields))
+        return TorchInputs(
+            self.batch, self.device, self.dtype, staged=copies, longest=self.longest, packed_only=self.packed_only
+        )
 
-    @cached_property
-    def positions(self) -> Tensor:
-        return self.put(self.batch.positions)
-
-    @cached_property
-    def token_types(self) -> Tensor:
-        return self.put(self.batch.token_types)
-
-    @cached_property
+    @property
     def places(self) -> Tensor:
         return (self.positions + 1).float()[:, None]
 
-    @cached_property
+    @property
     def lengths(self) -> Tensor:
-        return self.put(self.batch.lengths).float()[:, None]
+        return (self.offsets[1:] - self.offsets[:-1]).float()[:, None]
 
-    @cached_property
+    @property
     def pool_mask(self) -> Tensor:
-        keep = self.batch.positions >= np.repeat(self.batch.pool_starts, self.batch.lengths)
-        return self.put(keep).float()[:, None]
-
-    @cached_property
-    def segments(self) -> Tensor:
-        """int [T]: the sequence of each token."""
-        return self.put(np.repeat(np.arange(len(self.batch)), self.batch.lengths))
-
-    @cached_property
-    def offsets(self) -> Tensor:
-        """int32 [B + 1]: where sequences begin and end."""
-        return self.put(np.concatenate([[0], np.cumsum(self.batch.lengths)]).astype(np.int32))
+        return (self.positions >= self._pool_starts[self.segments]).float()[:, None]
 
     @cached_property
     def plan(self) -> RowPlan:
@@ -132,21 +149,42 @@ class TorchInputs:
 
 
 class TorchOps:
-    """`lemni.ops.base.Ops` on one torch device and dtype."""
+    """`lemni.ops.base.Ops` on one torch device and dtype.
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    Args:
+        varlen: computes attention over the packed batch; without it, it is computed in rows.
+        fp8: computes large linear layers in 8-bit floats.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        varlen: VarlenAttention | None = None,
+        fp8: Fp8 | None = None,
+    ) -> None:
         self.device = device
         self.dtype = dtype
-        self._varlen = varlen_attention(device, dtype)
+        self._varlen = varlen
+        self._fp8 = fp8
 
-    def constant(self, array: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+    def constant(self, array: Weight) -> Any:
+        """A tensor; a `Matrix` if it may become codes."""
+        tensor = torch.from_numpy(np.ascontiguousarray(floats_of(array)))
+        tensor = tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+        return Matrix(tensor) if self._fp8 is not None and self._fp8.is_worth_it(tensor) else tensor
 
-    def embedding(self, table: Tensor, ids: Tensor) -> Tensor:
+    def embedding(self, table: Tensor | Matrix, ids: Tensor) -> Tensor:
+        if isinstance(table, Matrix):
+            assert table.tensor is not None  # no family looks up rows of a linear layer's weight
+            table = table.tensor
         return F.embedding(ids, table)
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def linear(self, x: Tensor, weight: Tensor | Matrix, bias: Tensor | None = None) -> Tensor:
+        if isinstance(weight, Matrix):
+            assert self._fp8 is not None  # who else made it
+            return self._fp8.linear(x.to(self.dtype), weight, bias)
         return F.linear(x.to(weight.dtype), weight, bias)
 
     def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -191,11 +229,10 @@ class TorchOps:
         window: Window = FULL,
         bias: Tensor | None = None,
     ) -> Tensor:
-        plain = bias is None and inputs.batch.unattended is None  # the kernel knows neither
-        if self._varlen is not None and plain and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256:
-            longest = int(inputs.batch.lengths.max())
+        plain = bias is None and not inputs.unattended  # the kernel knows neither
+        if self._varlen is not None and plain and fits(query.shape[-1]):
             out = self._varlen(
-                query, key, value, inputs.offsets, inputs.offsets, longest, longest,
+                query, key, value, inputs.offsets, inputs.offsets, inputs.longest, inputs.longest,
                 scale=scale, window_size=window, enable_gqa=key.shape[1] != query.shape[1],
             )  # fmt: skip
             return out.flatten(1)
@@ -238,47 +275,22 @@ class TorchOps:
         return F.pad(x, (0, 0, 0, 1))[inputs.put(neighbours(inputs.batch.lengths))].flatten(1)
 
     def segment_sum(self, x: Tensor, inputs: TorchInputs) -> Tensor:
-        sums = torch.zeros(len(inputs.batch), x.shape[-1], dtype=torch.float32, device=x.device)
+        sums = torch.zeros(inputs.count, x.shape[-1], dtype=torch.float32, device=x.device)
         return sums.index_add_(0, inputs.segments, x.float())
 
     def segment_max(self, x: Tensor, inputs: TorchInputs) -> Tensor:
-        index = inputs.segments[:, None].expand_as(x)
-        empty = torch.full((len(inputs.batch), x.shape[-1]), -torch.inf, dtype=x.dtype, device=x.device)
+        index = inputs.segments.long()[:, None].expand_as(x)
+        empty = torch.full((inputs.count, x.shape[-1]), -torch.inf, dtype=x.dtype, device=x.device)
         return empty.scatter_reduce(0, index, x, "amax")
 
     def first(self, x: Tensor, inputs: TorchInputs) -> Tensor:
-        return x[inputs.put(inputs.batch.starts + inputs.batch.pool_starts)]
+        return x[inputs.first]
 
     def last(self, x: Tensor, inputs: TorchInputs) -> Tensor:
-        return x[inputs.put(inputs.batch.starts + inputs.batch.lengths - 1)]
+        return x[inputs.last]
 
     def square_root(self, x: Tensor) -> Tensor:
         return torch.sqrt(x)
 
     def log1p(self, x: Tensor) -> Tensor:
         return torch.log1p(x)
-
-
-def varlen_attention(device: torch.device, dtype: torch.dtype) -> VarlenAttention | None:
-    """The variable-length flash kernel, if this device (CUDA), dtype (half precision) and torch have it.
-
-    Tried once on a tiny batch, because only the kernel knows which GPUs it runs on; the log says what came of it.
-    """
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
-        return None
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-
-        offsets = torch.tensor([0, 1, 3], dtype=torch.int32, device=device)
-        query = torch.ones(3, 2, 64, dtype=dtype, device=device)
-        key = torch.ones(3, 1, 64, dtype=dtype, device=device)
-        # The first versions of the kernel have neither windows nor grouped heads.
-        out = varlen_attn(query, key, key, offsets, offsets, 2, 2, scale=0.125, window_size=(-1, 0), enable_gqa=True)
-        if not torch.allclose(out, torch.ones_like(out), atol=1e-2):
-            raise RuntimeError("its result is wrong")
-    except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        logger.warning("no variable-length attention on %s (%s); masked attention is used", device, error)
-        return None
-    logger.info("variable-length flash attention on %s", device)
-    kernel: VarlenAttention = varlen_attn
-    return kernel

@@ -50,15 +50,17 @@ class BackendOptions:
 
     Attributes:
         devices: "cpu", or one torch device per replica such as "cuda:0".
-        dtype: "float32", "float16" or "bfloat16".
+        dtype: "float32", "float16", "bfloat16", or what only some runtimes have: "int8" (CPUs), "fp8" (GPUs).
         replicas: how many replicas will be asked for at most; None lets the backend choose.
         threads: CPU threads for all replicas together; None takes all cores.
+        compile: compile families with torch.compile, on the torch runtime.
     """
 
     devices: tuple[str, ...] = ("cpu",)
     dtype: str = "float32"
     replicas: int | None = None
     threads: int | None = None
+    compile: bool = False
     trust_remote_code: bool = False
     trust_pickle: bool = False
 

@@ -10,8 +10,9 @@ from typing import Protocol
 
 import torch
 
+from lemni.errors import ConfigError
 from lemni.runtimes.base import BackendOptions, Limits
-from lemni.runtimes.torch_devices import loading_on, running, torch_limits, use_threads
+from lemni.runtimes.torch_devices import loading_on, running, torch_dtype, torch_limits, use_threads
 from lemni.types import Output, Outputs, PackedBatch
 
 
@@ -36,48 +37,65 @@ class DeviceBackend:
 
     Args:
         load: puts the model on a device in a precision.
+        per_gpu: replicas that a GPU wants.
 
     Raises:
         ModelLoadError: the model does not fit a device's memory, and what `load` raises.
+        ConfigError: a precision that only other runtimes have.
     """
 
     def __init__(
-        self, name: str, options: BackendOptions, load: Callable[[torch.device, torch.dtype], DeviceModel]
+        self,
+        name: str,
+        options: BackendOptions,
+        load: Callable[[torch.device, torch.dtype], DeviceModel],
+        per_gpu: int = 1,
     ) -> None:
+        if options.dtype == "int8" or (options.dtype == "fp8" and name != "torch"):
+            other = "torch" if options.dtype == "fp8" else "openvino"
+            raise ConfigError(f"{options.dtype} is for the runtime {other}, this is {name}: choose another dtype")
         self.name = name
         self.device = ",".join(options.devices)
         self.dtype = options.dtype
-        self.limits = torch_limits(options)
+        self.limits = torch_limits(options, per_gpu)
         use_threads(options)
         self._models: list[tuple[str, DeviceModel]] = []
         for device in options.devices:
             with loading_on(device):
-                self._models.append((device, load(torch.device(device), getattr(torch, options.dtype))))
+                self._models.append((device, load(torch.device(device), torch_dtype(options.dtype))))
         first = self._models[0][1]
         self.outputs = first.outputs
         self.max_positions = first.max_positions
 
     def replica(self, index: int) -> DeviceRuntime:
-        device, model = self._models[index % len(self._models)]
+        device, model = self.placed(index)
         return DeviceRuntime(device, model, self.limits)
+
+    def placed(self, index: int) -> tuple[str, DeviceModel]:
+        """Where replica `index` runs, and the model there."""
+        return self._models[index % len(self._models)]
 
     def close(self) -> None:
         self._models = []
 
 
 class DeviceRuntime:
-    """One replica; replicas of one device share its model."""
+    """One replica; replicas of one device share its model.
 
-    def __init__(self, device: str, model: DeviceModel, limits: Limits) -> None:
+    Args:
+        compute: as `run`; called without gradients.
+    """
+
+    def __init__(self, device: str, compute: Callable[[PackedBatch], list[Outputs]], limits: Limits) -> None:
         self.device = device
         self.limits = limits
-        self._model: DeviceModel | None = model
+        self._compute: Callable[[PackedBatch], list[Outputs]] | None = compute
 
     def run(self, batch: PackedBatch) -> list[Outputs]:
-        if self._model is None:
+        if self._compute is None:
             raise RuntimeError("the replica is closed")
         with running():
-            return self._model(batch)
+            return self._compute(batch)
 
     def close(self) -> None:
-        self._model = None
+        self._compute = None

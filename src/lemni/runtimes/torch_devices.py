@@ -18,10 +18,18 @@ _CPU_BATCH_TOKENS = 2048
 _GPU_BATCH_TOKENS = 16384
 
 
-def torch_limits(options: BackendOptions) -> Limits:
-    """Budget by kind of device; a replica for each device."""
-    on_cpu = torch.device(options.devices[0]).type == "cpu"
-    return Limits(_CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS, options.replicas or len(options.devices))
+def torch_limits(options: BackendOptions, per_gpu: int = 1) -> Limits:
+    """Budget by kind of device; a replica for each CPU, `per_gpu` for each GPU."""
+    if torch.device(options.devices[0]).type == "cpu":
+        return Limits(_CPU_BATCH_TOKENS, options.replicas or 1)
+    return Limits(_GPU_BATCH_TOKENS, options.replicas or per_gpu * len(options.devices))
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The precision between linear layers, which alone may be computed in fp8."""
+    dtype = torch.bfloat16 if name == "fp8" else getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
 
 
 def use_threads(options: BackendOptions) -> None:
