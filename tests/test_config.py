@@ -300,7 +300,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     [
         ("port", "70000", "must be less than or equal to 65535"),
         ("port", "http", "must be a valid integer, unable to parse string as an integer"),
-        ("dtype", "int3", "must be 'auto', 'float32', 'float16', 'bfloat16' or 'int8'"),
+        ("dtype", "int3", "must be 'auto', 'float32', 'float16', 'bfloat16', 'int8' or 'fp8'"),
         ("offline", "perhaps", "must be a valid boolean, unable to interpret input"),
         ("max_body_mib", "-1", "must be greater than 0"),
     ],

@@ -39,7 +39,7 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 RuntimeName = Literal["auto", "openvino", "torch", "transformers", "onnx", "static", "multimodal"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 
-_DTYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+_DTYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16", "float8": "fp8"}
 
 
 def _lower(value: Any) -> Any:
@@ -93,7 +93,7 @@ def _host(entry: str) -> str:
     return host
 
 
-DType = Annotated[Literal["auto", "float32", "float16", "bfloat16", "int8"], BeforeValidator(_dtype)]
+DType = Annotated[Literal["auto", "float32", "float16", "bfloat16", "int8", "fp8"], BeforeValidator(_dtype)]
 
 
 Pooling = Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "splade"]
@@ -122,11 +122,12 @@ class ModelSettings(_Settings):
     revision: str | None = Field(None, description="Hub branch, tag or commit.")
     runtime: RuntimeName = Field("auto", description="What computes: auto picks OpenVINO on CPU, torch on GPU.")
     device: str = Field(
-        "auto", min_length=1, description="auto, cpu, cuda, or a list such as cuda:0,cuda:1 (one replica each)."
+        "auto", min_length=1, description="auto, cpu, cuda, or a list such as cuda:0,cuda:1 (replicas on each)."
     )
     dtype: DType = Field(
         "auto",
-        description="Precision of the computation; auto is float32 on CPU, float16 or bfloat16 on GPU. int8: CPU only.",
+        description="Precision of the computation; auto is float32 on CPU, float16 or bfloat16 on GPU. int8: CPU; "
+        "fp8: newer GPUs.",
     )
     graph_file: str | None = Field(
         None,
@@ -139,6 +140,7 @@ class ModelSettings(_Settings):
             description="Override of the model's own pooling mode; splade serves a masked-LM model as a sparse one.",
         )
     )
+    compile: bool = Field(False, description="Compile the model with torch.compile when it loads (torch runtime, GPU).")
     max_length: int | None = Field(None, ge=1, description="Override of the model's own maximum length, in tokens.")
     truncate: Truncate | None = Field(
         None,

@@ -72,6 +72,7 @@ def load_model(
         dtype=choose_dtype(model.dtype, spec) if on_gpu else _cpu_dtype(model.dtype, spec, runtime),
         replicas=engine.replicas,
         threads=engine.threads,
+        compile=model.compile,
         trust_remote_code=model.trust_remote_code,
         trust_pickle=model.trust_pickle,
     )

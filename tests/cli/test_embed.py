@@ -104,7 +104,7 @@ def test_an_item_of_a_later_chunk_is_named_by_its_number(minilm: ModelFiles, tmp
         (["x", "-o", "v.csv"], "v.csv: the name must end in one of .npy, .npz, .jsonl, .ndjson, .parquet."),
         (
             ["x", "--dtype", "int3"],
-            "--dtype: 'int3' is not allowed: must be 'auto', 'float32', 'float16', 'bfloat16' or 'int8'",
+            "--dtype: 'int3' is not allowed: must be 'auto', 'float32', 'float16', 'bfloat16', 'int8' or 'fp8'",
         ),
         (["x", "--config", "none.yaml"], "none.yaml: cannot be read: No such file or directory"),
         (["x", "--dimensions", "0"], "Invalid value for '--dimensions': 0 is not in the range x>=1."),

@@ -85,13 +85,16 @@ def test_devices() -> None:
     assert read({"device": ("cuda",), "device_id": ("0,1",)}).models[0].device == "cuda:0,cuda:1"
 
 
+def test_fp8_is_passed_on() -> None:
+    assert read({"dtype": ("fp8",)}).models[0].dtype == "fp8"
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         ({"model_id": ("a", "b", "c"), "device": ("cpu", "cpu")}, "--device is given 2 times for 3 models"),
         ({"engine": ("neuron",)}, "--engine neuron"),
         ({"embedding_dtype": ("int8",)}, "by request"),
-        ({"dtype": ("fp8",)}, "--dtype fp8"),
         ({"device": ("mps",)}, "--device mps"),
         ({"url_prefix": "v1/"}, "must start with /"),
     ],

@@ -191,9 +191,6 @@ def _model(model_id: str, each: Mapping[str, Any]) -> dict[str, Any]:
             f"--embedding-dtype {each['embedding-dtype']}: Lemni chooses the output type by request, not by server "
             "(encodings of the Cohere, Voyage and Mixedbread APIs)"
         )
-    dtype = each["dtype"] or "auto"
-    if dtype == "fp8":
-        raise ConfigError("--dtype fp8 is not supported by this version: use float32, float16, bfloat16, int8 or auto")
     pooling = each["pooling-method"]
     return {
         "model": model_id,
@@ -202,7 +199,7 @@ def _model(model_id: str, each: Mapping[str, Any]) -> dict[str, Any]:
         "revision": each["revision"] or None,
         "runtime": _ENGINES[engine],
         "device": _device(each["device"], each["device-id"]),
-        "dtype": "float32" if dtype == "float32" else dtype,
+        "dtype": each["dtype"] or "auto",
         "pooling": None if pooling in (None, "auto") else pooling,
         # Infinity trusts every model's code unless told not to; Lemni only when told to.
         "trust_remote_code": bool(each["trust-remote-code"]),
