@@ -1,22 +1,27 @@
-"""Installed size, time from `lemni serve` to the first vector, and memory while serving the default model."""
+"""Start to first vector, memory while serving the default model and installed size: of lemni and its peers."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+import httpx
+
+from benchmarks.peers.environments import environment
+from benchmarks.peers.servers import INFINITY, MODEL, SERVERS, chosen, running
+from benchmarks.report import Report
 from benchmarks.texts import mixed
+from lemni.config import DEFAULT_MODEL, HubSettings
+from lemni.hub import resolve
 
 ROOT = Path(__file__).parents[1]
+BULK_REQUESTS, BULK_SIZE = 5, 500
 
 
 def installed_mb() -> float:
@@ -24,7 +29,12 @@ def installed_mb() -> float:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([f"{folder}/bin/pip", "install", "--quiet", str(ROOT)], check=True)
-        used = subprocess.run(["du", "-sk", folder], check=True, capture_output=True, text=True).stdout
+        return du_mb(Path(folder))
+
+
+def du_mb(folder: Path | None) -> float:
+    """MB (10^6 bytes) that a folder takes on disk."""
+    used = subprocess.run(["du", "-sk", str(folder)], check=True, capture_output=True, text=True).stdout
     return int(used.split()[0]) * 1024 / 1e6
 
 
@@ -45,36 +55,48 @@ def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.wait()
 
 
-def embed(address: str, texts: list[str]) -> None:
-    body = json.dumps({"input": texts, "encoding_format": "base64"}).encode()
-    request = urllib.request.Request(f"{address}/v1/embeddings", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as response:
-        assert len(json.load(response)["data"]) == len(texts)
+def embed(url: str, texts: list[str]) -> None:
+    answer = httpx.post(url, json={"input": texts, "model": MODEL}, timeout=600)
+    assert len(answer.json()["data"]) == len(texts)
 
 
-def memory_mb(pid: int, key: str) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(rf"{key}:\s+(\d+) kB", status).group(1)) * 1024 / 1e6  # type: ignore[union-attr]
-
-
-def main(starts: int = 5) -> None:
-    seconds = []
-    for number in range(starts + 1):
-        start = time.perf_counter()
-        with served() as (process, address):
-            embed(address, ["hello"])
+def main(rounds: int = 2, output: Path | None = None, engines: Sequence[str] | None = None) -> None:
+    report = Report("startup", "From start to first vector with a warm file cache, memory, installed size")
+    model = resolve(DEFAULT_MODEL, HubSettings()).path
+    run, absent = chosen(SERVERS, engines, model)
+    found: dict[str, list[dict[str, float]]] = {engine.name: [] for engine, _ in run}
+    # The first round does not count.
+    for number in range(rounds + 1):
+        for engine, files in run:
+            if engine.name not in found:
+                continue
+            try:
+                with running(engine, files) as server:
+                    values = {"start_s": server.start_s, "resident_mb": server.memory_mb()}
+                    if number == rounds:
+                        for seed in range(BULK_REQUESTS):
+                            embed(server.url, mixed(BULK_SIZE, seed))
+                        values |= {"after_bulk_mb": server.memory_mb(), "peak_mb": server.peak_mb()}
+            except RuntimeError as error:
+                del found[engine.name]
+                absent.append(f"{engine.name} was not run: {error}")
+                continue
             if number:
-                seconds.append(time.perf_counter() - start)
-            if number == starts:
-                idle = memory_mb(process.pid, "VmRSS")
-                for seed in range(5):
-                    embed(address, mixed(500, seed))
-                busy, peak = memory_mb(process.pid, "VmRSS"), memory_mb(process.pid, "VmHWM")
-    print(f"start to first vector, warm file cache   {median(seconds):8.2f} s (median of {starts})")
-    print(f"resident after the first vector          {idle:8.0f} MB")
-    print(f"resident after 2,500 texts               {busy:8.0f} MB")
-    print(f"peak                                     {peak:8.0f} MB")
-    print(f"installed, with the environment          {installed_mb():8.0f} MB")
+                found[engine.name].append(values)
+    sizes = {engine.peer: du_mb(environment(engine.peer)) if engine.peer else installed_mb() for engine, _ in run}
+    peers = {engine.name: engine.peer for engine, _ in run}
+    for name, each in found.items():
+        keys = dict.fromkeys(key for values in each for key in values)
+        middle = {key: median(values[key] for values in each if key in values) for key in keys}
+        report.add("default model", name, **middle, installed_mb=sizes[peers[name]])
+    for line in absent:
+        report.note(line)
+    report.note(
+        f"bulk: {BULK_REQUESTS} requests of {BULK_SIZE} texts of mixed length; installed: the whole environment"
+    )
+    report.print(("start_s", "resident_mb", "after_bulk_mb", "peak_mb", "installed_mb"), base=INFINITY)
+    if output:
+        report.save(output)
 
 
 if __name__ == "__main__":

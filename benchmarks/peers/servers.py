@@ -61,12 +61,18 @@ def free_port() -> int:
 
 
 class Server:
-    """A server that has been started; `first_vector` waits until it is of use."""
+    """A server that has been started; `first_vector` waits until it is of use.
+
+    Attributes:
+        url: of its endpoint.
+        start_s: seconds from the start of the process to the first vector.
+    """
 
     def __init__(self, engine: Engine, model: Path, log: Path) -> None:
         port = free_port()
         self.engine = engine
         self.url = f"http://127.0.0.1:{port}{engine.path}"
+        self.start_s = 0.0
         self._log = log
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("LEMNI_", "INFINITY_"))}
         command = engine.command(model, port)
@@ -81,14 +87,15 @@ class Server:
                 start_new_session=True,
             )
 
-    def first_vector(self) -> float:
-        """Seconds from the start of the process to the first vector; RuntimeError if it stops or takes too long."""
+    def first_vector(self) -> None:
+        """Wait for it; RuntimeError if the server stops or takes too long."""
         with httpx.Client(timeout=PATIENCE_S) as client:
             while True:
                 try:
                     answer = client.post(self.url, json={"input": ["hello"], "model": MODEL})
                     if answer.status_code == 200:
-                        return time.perf_counter() - self._started
+                        self.start_s = time.perf_counter() - self._started
+                        return
                 except httpx.TransportError:
                     pass
                 waited = time.perf_counter() - self._started
@@ -102,8 +109,12 @@ class Server:
         return sum(sum(map(int, stat[11:15])) for stat in self._stats()) / _TICKS
 
     def memory_mb(self) -> float:
-        """MB (10^6 bytes) resident now; what processes share counts once (Pss)."""
-        return sum(_memory_kb(int(stat[-1])) for stat in self._stats()) * 1024 / 1e6
+        """MB (10^6 bytes) resident now; what processes share counts once."""
+        return sum(_memory_kb(stat[-1], "smaps_rollup", "Pss:") for stat in self._stats()) * 1024 / 1e6
+
+    def peak_mb(self) -> float:
+        """The most that has been resident, added up over the processes that run now."""
+        return sum(_memory_kb(stat[-1], "status", "VmHWM:") for stat in self._stats()) * 1024 / 1e6
 
     def _stats(self) -> Iterator[list[str]]:
         """For each of its processes the fields of /proc/PID/stat from the state on, and the PID at the end."""
@@ -124,12 +135,12 @@ class Server:
         self._process.wait()
 
 
-def _memory_kb(pid: int) -> int:
+def _memory_kb(pid: str, file: str, key: str) -> int:
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(key)), 0)
 
 
 @contextmanager
@@ -160,12 +171,14 @@ def peer_python(peer: str) -> str:
 
 
 def infinity(name: str, engine: str, *options: str, model: Callable[[Path], Path] = lambda folder: folder) -> Engine:
+    peer = "infinity-optimum" if engine == "optimum" else "infinity"
+
     def command(model: Path, port: int) -> list[str]:
         own = ["--model-id", str(model), "--served-model-name", MODEL, "--engine", engine, "--device", "cpu"]
         where = ["--host", "127.0.0.1", "--port", str(port)]
-        return [peer_python("infinity"), "-m", "infinity_emb.cli", "v2", *own, *where, *options]
+        return [peer_python(peer), "-m", "infinity_emb.cli", "v2", *own, *where, *options]
 
-    return Engine(name, command, "/embeddings", "infinity", model)
+    return Engine(name, command, "/embeddings", peer, model)
 
 
 def llama_cpp(name: str, files: Literal["gguf", "gguf_q8"]) -> Engine:
