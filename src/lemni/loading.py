@@ -67,6 +67,11 @@ def load_model(
         )
     if runtime in ("openvino", "torch"):
         check_scheme(spec)
+    if model.dtype == "fp8" and (runtime != "torch" or not on_gpu):
+        raise ConfigError(
+            f"fp8 is computed by the torch runtime, on GPUs; {files.id} runs on {runtime} on {devices[0]}: choose "
+            "another dtype"
+        )
     options = BackendOptions(
         devices=devices,
         dtype=choose_dtype(model.dtype, spec) if on_gpu else _cpu_dtype(model.dtype, spec, runtime),

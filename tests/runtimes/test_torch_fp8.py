@@ -10,9 +10,10 @@ import pytest
 import torch
 import transformers as hf
 
+import lemni
 from lemni.errors import ConfigError
+from lemni.hub import ModelFiles
 from lemni.ops.torch_fp8 import FP8, Fp8, Matrix, emulated_scaled_mm, fp8_of, quantize, scaled_mm
-from lemni.runtimes import open_backend
 from lemni.runtimes.base import BackendOptions
 from lemni.runtimes.torch_devices import running
 from lemni.runtimes.torch_graphs import Capture
@@ -127,8 +128,7 @@ def test_older_gpus_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
         fp8_of(torch.device("cuda:0"))
 
 
-@pytest.mark.parametrize("runtime", ["transformers", "multimodal"])
-def test_other_runtimes_have_none(runtime: str) -> None:
-    blueprint: Any = None
-    with pytest.raises(ConfigError, match=f"fp8 is for the runtime torch, this is {runtime}"):
-        open_backend(runtime, blueprint, BackendOptions(dtype="fp8"))
+@pytest.mark.parametrize("runtime", ["auto", "torch", "transformers", "openvino"])
+def test_a_model_on_a_cpu_is_refused(runtime: Any, minilm: ModelFiles) -> None:
+    with pytest.raises(ConfigError, match=r"fp8 is computed by the torch runtime, on GPUs; .* on cpu: choose another"):
+        lemni.load(str(minilm.path), runtime=runtime, device="cpu", dtype="fp8")

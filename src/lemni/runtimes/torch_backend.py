@@ -10,7 +10,6 @@ from typing import Protocol
 
 import torch
 
-from lemni.errors import ConfigError
 from lemni.runtimes.base import BackendOptions, Limits
 from lemni.runtimes.torch_devices import loading_on, running, torch_dtype, torch_limits, use_threads
 from lemni.types import Output, Outputs, PackedBatch
@@ -41,7 +40,6 @@ class DeviceBackend:
 
     Raises:
         ModelLoadError: the model does not fit a device's memory, and what `load` raises.
-        ConfigError: a precision that only other runtimes have.
     """
 
     def __init__(
@@ -51,9 +49,6 @@ class DeviceBackend:
         load: Callable[[torch.device, torch.dtype], DeviceModel],
         per_gpu: int = 1,
     ) -> None:
-        if options.dtype == "int8" or (options.dtype == "fp8" and name != "torch"):
-            other = "torch" if options.dtype == "fp8" else "openvino"
-            raise ConfigError(f"{options.dtype} is for the runtime {other}, this is {name}: choose another dtype")
         self.name = name
         self.device = ",".join(options.devices)
         self.dtype = options.dtype
