@@ -7,11 +7,25 @@ import inspect
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("batch_tokens", "rows", "fairness", "startup", "output_types", "precision", "client", "overhead", "online")
+NAMES = (
+    "batch_tokens",
+    "rows",
+    "fairness",
+    "startup",
+    "output_types",
+    "precision",
+    "client",
+    "overhead",
+    "online",
+    "offline",
+)
+
+# Those that need what most machines have not: only by name.
+BY_NAME = ("gpu",)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m benchmarks", description=f"Benchmarks: {', '.join(NAMES)}.")
+    parser = argparse.ArgumentParser("python -m benchmarks", description=f"Benchmarks: {', '.join(NAMES + BY_NAME)}.")
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--rounds", type=int, help="alternating rounds that count")
     parser.add_argument("--seconds", type=float, help="length of one measurement")
@@ -19,8 +33,8 @@ def main() -> None:
     parser.add_argument("--engines", type=lambda names: tuple(names.split(",")), help="only these, by commas")
     given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     names = given.pop("names") or NAMES
-    if unknown := sorted(set(names) - set(NAMES)):
-        parser.error(f"unknown benchmark {unknown[0]!r}; known: {', '.join(NAMES)}")
+    if unknown := sorted(set(names) - {*NAMES, *BY_NAME}):
+        parser.error(f"unknown benchmark {unknown[0]!r}; known: {', '.join(NAMES + BY_NAME)}")
     for name in names:
         module = import_module(f"benchmarks.{name}")
         print(f"\n# {name}: {(module.__doc__ or '').strip().splitlines()[0]}\n", flush=True)
