@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,11 +65,9 @@ INFINITY = _infinity("torch", "torch", "fp32")
 EMBED = (
     *OWN,
     INFINITY,
-    Engine("infinity torch, batch 8", "infinity", "infinity", "fp32", options={"engine": "torch", "batch": 8}),
-    Engine("infinity optimum", "infinity", "infinity", "fp32", "onnx_only", {"engine": "optimum", "batch": 32}),
-    Engine(
-        "infinity optimum int8", "infinity", "infinity", "int8", "onnx_int8_only", {"engine": "optimum", "batch": 32}
-    ),
+    _infinity("torch, batch 8", "torch", "fp32", batch=8),
+    _infinity("optimum", "optimum", "fp32", "onnx_only"),
+    _infinity("optimum int8", "optimum", "int8", "onnx_int8_only"),
     REFERENCE,
     _sentence_transformers("onnx", "onnx", "fp32", backend="onnx", file_name=models.ONNX),
     _sentence_transformers("onnx int8", "onnx_int8", "int8", backend="onnx", file_name=models.ONNX_INT8),
@@ -129,3 +128,21 @@ def started(
 def named(engines: Sequence[Engine], names: Sequence[str] | None) -> list[Engine]:
     """Those whose name begins with one of `names`: "infinity" is all of its engines."""
     return [engine for engine in engines if names is None or engine.name.startswith(tuple(names))]
+
+
+def own(engine: Engine) -> Engine:
+    """The same in lemni's environment, which has the packages of the tests."""
+    return replace(engine, peer=None)
+
+
+def default_model() -> Path:
+    """The folder of the default model, from where Lemni keeps it."""
+    from lemni import hub
+    from lemni.config import DEFAULT_MODEL, HubSettings
+
+    return hub.resolve(DEFAULT_MODEL, HubSettings.model_validate({}), progress=False).path
+
+
+def default_threads() -> int:
+    """All cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -65,7 +65,7 @@ def _export(what: str) -> Callable[[Path], None]:
 
 
 def _alone(source: str, target: str) -> Callable[[Path], None]:
-    """A folder with one ONNX file: infinity takes the one that it likes best."""
+    """A folder with one ONNX file, at its top: infinity takes the one it likes best, optimum wants its name."""
 
     def make(folder: Path) -> None:
         kind: Files = "onnx" if source == ONNX else "onnx_int8"
@@ -73,8 +73,7 @@ def _alone(source: str, target: str) -> Callable[[Path], None]:
             _MAKE[kind](folder)
         to = folder / _WHERE["onnx_only" if source == ONNX else "onnx_int8_only"]
         shutil.copytree(folder / "model", to, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx", "openvino"))
-        (to / "onnx").mkdir(exist_ok=True)
-        shutil.copyfile(folder / "model" / source, to / "onnx" / target)
+        shutil.copyfile(folder / "model" / source, to / target)
 
     return make
 

@@ -56,6 +56,11 @@ def cross_encoder(options: Options) -> Run:
 
 
 def infinity(options: Options) -> Run:
+    if options["engine"] == "optimum":
+        # It hands optimum a file's path, and optimum compares names: both are one only here. It writes the optimised
+        # file where the hub's cache is, named by the model, which is now ".".
+        os.chdir(options["model"])
+        options["model"], os.environ["HF_HUB_CACHE"] = ".", os.path.join(options["model"], "optimized")
     import numpy as np
     import torch
     from infinity_emb import AsyncEmbeddingEngine, EngineArgs
