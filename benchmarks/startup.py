@@ -72,7 +72,8 @@ def main(rounds: int = 2, output: Path | None = None, engines: Sequence[str] | N
                 continue
             try:
                 with running(engine, files) as server:
-                    values = {"start_s": server.start_s, "resident_mb": server.memory_mb()}
+                    values = {"start_s": server.start_s, "start_cpu_s": server.cpu_s()}
+                    values["resident_mb"] = server.memory_mb()
                     if number == rounds:
                         for seed in range(BULK_REQUESTS):
                             embed(server.url, mixed(BULK_SIZE, seed))
@@ -94,7 +95,7 @@ def main(rounds: int = 2, output: Path | None = None, engines: Sequence[str] | N
     report.note(
         f"bulk: {BULK_REQUESTS} requests of {BULK_SIZE} texts of mixed length; installed: the whole environment"
     )
-    report.print(("start_s", "resident_mb", "after_bulk_mb", "peak_mb", "installed_mb"), base=INFINITY)
+    report.print(("start_s", "start_cpu_s", "resident_mb", "after_bulk_mb", "peak_mb", "installed_mb"), base=INFINITY)
     if output:
         report.save(output)
 
