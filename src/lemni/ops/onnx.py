@@ -213,7 +213,7 @@ class ONNXOps:
         count = _size(query, 2)
         mask = inputs.mask(window) if bias is None else inputs.biased(window, bias)
         key, value = self._shared(self._rows(key), count), self._shared(self._rows(value), count)
-        return self._attended(self._rows(query), key, value, scale, [mask])
+        return self._attended(self._scaled(query, scale), key, value, [mask])
 
     def relative_bias(self, table: Constant, inputs: ONNXInputs) -> Node:
         places = inputs.clipped_distances(_size(table) // 2)
@@ -234,18 +234,18 @@ class ONNXOps:
         buckets: Buckets,
     ) -> Node:
         graph = self.graph
-        query, key, value = self._rows(query), self._rows(key), self._rows(value)
+        query, key, value = self._scaled(query, scale), self._rows(key), self._rows(value)
         found = inputs.bucketed(buckets)
         terms = [inputs.mask(FULL)]
         if position_keys is not None:  # by query and bucket
             count = graph.integer(_size(position_keys, 1))
             rows = self._column(inputs.columns) * count
             by_query = graph.node("MatMul", [query, self._turned(position_keys)], (None,) * 4)
-            terms.append(self._spread(by_query, found + rows, inputs) * graph.number(scale))
+            terms.append(self._spread(by_query, found + rows, inputs))
         if position_queries is not None:  # by bucket and key
             by_key = graph.node("MatMul", [position_queries, self._turned(key)], (None,) * 4)
             terms.append(self._spread(by_key, found * inputs.size + inputs.columns, inputs) * graph.number(scale))
-        return self._attended(query, key, value, scale, terms)
+        return self._attended(query, key, value, terms)
 
     def neighbours(self, x: Tensor, inputs: ONNXInputs) -> Node:
         graph = self.graph
@@ -285,11 +285,10 @@ class ONNXOps:
         squares = graph.node("ReduceSum", [self._squared(x), graph.ints(-1)], (*x.shape[:-1], 1), keepdims=1)
         return x / graph.node("Max", [self.square_root(squares), graph.number(1e-12)], (*x.shape[:-1], 1))
 
-    def _attended(self, query: Node, key: Node, value: Node, scale: float, terms: Seq[Node]) -> Node:
-        """softmax(scale q k^T + terms) v of [batch, heads, sequence, D] -> [batch, sequence, heads * D]."""
+    def _attended(self, query: Node, key: Node, value: Node, terms: Seq[Node]) -> Node:
+        """softmax(q k^T + terms) v of [batch, heads, sequence, D] -> [batch, sequence, heads * D]."""
         graph, (_, count, _, dim) = self.graph, query.shape
         scores = graph.node("MatMul", [query, self._turned(key)], ("batch", count, "sequence", "sequence"))
-        scores = scores * graph.number(scale)
         for term in terms:
             scores = scores + term
         weights = graph.node("Softmax", [scores], scores.shape, axis=-1)
@@ -297,6 +296,10 @@ class ONNXOps:
         side_by_side = graph.node("Transpose", [mixed], ("batch", "sequence", count, dim), perm=[0, 2, 1, 3])
         width = _size(query, 1) * _size(query)
         return self._reshape(side_by_side, (0, 0, width), ("batch", "sequence", width))
+
+    def _scaled(self, query: Node, scale: float) -> Node:
+        """Rows of queries; it costs less to scale these than the scores, which are many more."""
+        return self._rows(query) * self.graph.number(scale)
 
     def _rows(self, x: Node) -> Node:
         """[batch, sequence, heads, D] -> [batch, heads, sequence, D]."""
