@@ -18,6 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from lemni.errors import ModelLoadError
+
 Shape = tuple[int | str | None, ...]
 """Sizes that are known while the graph is written; a name for those that a caller chooses; None for others."""
 
@@ -76,8 +78,12 @@ class _Weight:
     def size(self) -> int:
         return int(self.array.size) * self.dtype.itemsize
 
-    def data(self) -> bytes:
-        return np.ascontiguousarray(self.array, dtype=self.dtype).tobytes()
+    def data(self, name: str) -> bytes:
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(self.array, dtype=self.dtype)
+        if self.dtype == np.float16 and not np.isfinite(array).all():
+            raise ModelLoadError(f"{name} has values over 65504, float16's largest: export it as float32")
+        return array.tobytes()
 
 
 class Graph:
@@ -169,7 +175,7 @@ class Graph:
             tensor = TensorProto(name=name, dims=weight.array.shape)
             tensor.data_type = helper.np_dtype_to_tensor_dtype(weight.dtype)
             if weight.size < _INLINE_BYTES:
-                tensor.raw_data = weight.data()
+                tensor.raw_data = weight.data(name)
             else:
                 place = -(-place // _ALIGNMENT) * _ALIGNMENT
                 _outside(tensor, external or "weights", place, weight.size)
@@ -192,15 +198,15 @@ class Graph:
                 if tensor.data_location == TensorProto.EXTERNAL:
                     tensor.ClearField("external_data")
                     tensor.data_location = TensorProto.DEFAULT
-                    tensor.raw_data = self._weights[tensor.name].data()
+                    tensor.raw_data = self._weights[tensor.name].data(tensor.name)
         return model
 
     def write_weights(self, file: BinaryIO) -> None:
         """The weights that `proto` says are outside, one after the other."""
-        for weight in self._weights.values():
+        for name, weight in self._weights.items():
             if weight.size >= _INLINE_BYTES:
                 file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-                file.write(weight.data())
+                file.write(weight.data(name))
 
     def _constant(self, kind: str, array: NDArray[Any]) -> Node:
         key = (array.dtype.str, array.tobytes(), array.shape)
