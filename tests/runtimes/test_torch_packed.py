@@ -311,6 +311,23 @@ def test_what_is_compiled_gives_the_same_for_all_shapes(name: str, tiny: Any) ->
     assert len(graphs) == 2
 
 
+def test_compiled_passes_are_recorded(tiny: Any) -> None:
+    folder, reference = tiny("one layer")
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    replays = Replays()
+    model = model_of(folder, Kernels(varlen, capture=replays, compiler=torch_compiler(backend)))
+    for lengths in 3 * [(5, 3), (1,), (9, 20), (60, 60), (150, 106)]:
+        batch = batch_of(*lengths)
+        assert np.abs(concatenated(run(model, batch), "tokens") - states_of(reference, batch)).max() <= 1e-4
+    assert (len(graphs), replays.recorded) == (2, 4)
+
+
 def test_a_compiler_that_fails_is_left_out(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
     def broken(function: Any) -> Any:
         raise RuntimeError("no C compiler")

@@ -19,7 +19,6 @@ from lemni.ops.torch import NotPacked, TorchInputs, TorchOps
 from lemni.ops.torch_staging import Downloads, Uploads
 from lemni.runtimes.base import BackendOptions, Blueprint, Encoder, by_sequence
 from lemni.runtimes.torch_backend import DeviceBackend, DeviceRuntime
-from lemni.runtimes.torch_devices import running
 from lemni.runtimes.torch_graphs import Graphs
 from lemni.runtimes.torch_kernels import Kernels, kernels_of
 from lemni.types import Output, Outputs, PackedBatch, Sequence
@@ -76,7 +75,7 @@ class FamilyModel:
         self.max_positions: int | None = getattr(self._encoder, "max_positions", None)
         on_gpu = device.type == "cuda"
         self.turn: AbstractContextManager[object] = threading.Lock() if on_gpu or kernels.capture else nullcontext()
-        with running():
+        with torch.inference_mode():
             self._specialize(kernels)
 
     def __call__(self, batch: PackedBatch) -> list[Outputs]:

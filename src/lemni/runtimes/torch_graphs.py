@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lemni.ops.torch import TorchInputs
+from lemni.ops.torch import NotPacked, TorchInputs
 from lemni.ops.torch_staging import Uploads, sizes
 from lemni.types import TOKEN_OUTPUTS, Output, PackedBatch
 
@@ -132,7 +132,7 @@ class Graphs:
         try:
             work()
             replay, results = self._capture(work)
-        except RuntimeError as error:
+        except (RuntimeError, NotPacked) as error:
             logger.warning("no graph, batches of up to %d tokens are computed eagerly: %s", bucket.tokens, error)
             return None
         logger.debug("recorded batches of up to %d tokens and %d sequences", *bucket)
