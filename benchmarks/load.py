@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,7 @@ class Measured:
 
 
 class Load:
-    """The generator's process. `start` and `result` let several measure at once; `run` is both.
+    """The generator's process. `start` and `result` let several work at once, and `stop` end one early; `run` is both.
 
     Args of `start`:
         url: of the endpoint, http only.
@@ -97,6 +98,10 @@ class Load:
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return Measured(**answer)
+
+    def stop(self) -> None:
+        """Have clients send nothing more; `result` still waits for the last answers."""
+        self._process.send_signal(signal.SIGUSR1)
 
     def run(self, url: str, requests: Sequence[Sequence[str]], **options: Any) -> Measured:
         self.start(url, requests, **options)
@@ -175,6 +180,8 @@ async def measure(url: str, bodies: list[tuple[str, int]], clients: int, seconds
     connections = [(await loop.create_connection(_Connection, where.hostname, where.port))[1] for _ in range(clients)]
     latencies: list[float] = []
     answer_bytes = texts = 0
+    stopped = asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, stopped.set)
 
     async def client(connection: _Connection, number: int) -> None:
         nonlocal answer_bytes, texts
@@ -192,7 +199,7 @@ async def measure(url: str, bodies: list[tuple[str, int]], clients: int, seconds
             texts += count
             if pause_s:
                 await asyncio.sleep(rng.exponential(pause_s))
-            if time.perf_counter() >= until:
+            if stopped.is_set() or time.perf_counter() >= until:
                 return
 
     cpu, start = time.process_time(), time.perf_counter()
@@ -209,6 +216,7 @@ async def measure(url: str, bodies: list[tuple[str, int]], clients: int, seconds
 def main() -> None:
     import uvloop
 
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     for line in sys.stdin:
         try:
             order = json.loads(line)

@@ -36,6 +36,7 @@ PAUSE_S = 0.05
 BULK_CLIENTS = 2
 BULK_SIZES = (128, 256)
 DOCUMENT_WORDS = 64
+UNTIL_STOPPED = 3600.0
 
 LOAD_COLUMNS = ("texts_per_s", "p50_ms", "p95_ms", "p99_ms", "cpu_ms_per_text", "load_cpu_pct")
 QUERY_COLUMNS = ("p50_ms", "p95_ms", "p95_by_idle", "queries", "bulk_texts_per_s")
@@ -127,9 +128,10 @@ def beside_bulk(
         for _ in range(rounds):
             for name, server in servers.items():
                 ask(server, name, "idle")
-                other.start(server.url, bulk, clients=BULK_CLIENTS, seconds=1 + 2 * seconds, model=MODEL)
+                other.start(server.url, bulk, clients=BULK_CLIENTS, seconds=UNTIL_STOPPED, model=MODEL)
                 time.sleep(0.7)
                 ask(server, name, "beside bulk")
+                other.stop()
                 one = other.result()
                 bulk_rates[name].append(one.texts / one.wall_s)
     for (pace, state, name), values in latencies.items():
