@@ -60,7 +60,7 @@ def test_both_formats_in_one_folder(minilm: ModelFiles, vectors: np.ndarray, tmp
     (out / "onnx/model.onnx").unlink()
     (out / "config.json").write_text("{}")
     line = error_line(run("export", str(minilm.path), "-o", "out", cwd=tmp_path))
-    assert line == "out/config.json is there already and is another model's: --force writes over it"
+    assert line == "out/config.json is there already with other contents: --force writes over it"
 
 
 def test_a_file_of_halves(minilm: ModelFiles, vectors: np.ndarray, tmp_path: Path) -> None:

@@ -203,3 +203,4 @@ def test_a_file_that_computes_something_else_is_found(tmp_path: Path, monkeypatc
     monkeypatch.setitem(onnx_ops._ACTIVATIONS, "gelu", lambda x: x)
     with pytest.raises(ModelLoadError, match=r"last_hidden_state differs from Lemni's own by .* on ONNX Runtime"):
         export_model(spec_of(tmp_path / "model"), tmp_path / "x.onnx", ExportOptions())
+    assert not (tmp_path / "x.onnx").exists()

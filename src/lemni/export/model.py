@@ -110,7 +110,7 @@ def export_model(spec: ModelSpec, output: Path, options: ExportOptions) -> Expor
     if not options.force and (there := [file for file in targets if file.exists()]):
         raise ConfigError(f"{there[0]} is there already: --force writes over it")
     if not alone and not options.force and (other := written_over(spec, output, options.max_length)):
-        raise ConfigError(f"{other} is there already and is another model's: --force writes over it")
+        raise ConfigError(f"{other} is there already with other contents: --force writes over it")
     written = build(spec, options)
     longest = written.max_positions
     if options.max_length is not None and longest is not None and options.max_length > longest:
@@ -125,7 +125,12 @@ def export_model(spec: ModelSpec, output: Path, options: ExportOptions) -> Expor
         write_onnx(written, graph)
     else:
         _write_openvino(written, graph, half=options.dtype == "float16")
-    found = check(spec, written, graph, options) if options.check else None
+    try:
+        found = check(spec, written, graph, options) if options.check else None
+    except ModelLoadError:  # nobody shall use it
+        for file in targets:
+            file.unlink(missing_ok=True)
+        raise
     made = [file for file in targets if file.exists()]
     differences = dict.fromkeys(written.outputs) if found is None else found.differences
     engine = None if found is None else found.engine
