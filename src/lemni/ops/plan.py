@@ -117,7 +117,7 @@ class RowPlan:
         return mask
 
 
-def rounded(count: int, parts: int = 8, least: int = 8) -> int:
+def rounded(count: int, parts: int = 8, least: int = 4) -> int:
     """`count`, up to a multiple of `least` and to one of `parts` values an octave, so at most 1 / parts larger.
 
     A compiled graph keeps memory and prepared kernels for every shape that it has met; so it meets few.
