@@ -19,6 +19,7 @@ LAYERS = [
     "server",
     "integrations",
     "client",
+    "quantize",
     "library",
     "export",
     "loading",

@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "lemni.cli.export:export",
     "pull": "lemni.cli.models:pull",
     "models": "lemni.cli.models:models",
+    "quantize": "lemni.cli.quantize:quantize",
     "completion": "lemni.cli.completion:completion",
 }
 
@@ -41,6 +42,7 @@ Examples:
   lemni rerank "Where do cats sleep?" -i notes.txt    the lines of a file by their relevance
   lemni classify texts.txt -m ./my-classifier  labels of every line
   lemni export ./my-model -o ./as-onnx         a model for other runtimes
+  lemni quantize ./my-model                    size, speed and quality in fp32, fp16, bf16 and int8
   lemni models                                 what is in the caches
 """
 

@@ -6,6 +6,7 @@ write them; other schemes have kernels of their own, and are named.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -25,14 +26,13 @@ _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float6
 
 def stored_precision(spec: ModelSpec) -> str:
     """For people: "float32", "int8" or the scheme's name such as "gptq, 4 bits"; of several that of most values;
-    "" if there are no safetensors files."""
+    "" if there are no safetensors files, or broken ones."""
     if scheme := _scheme(spec.config):
         return "int8" if _is_read(scheme) else _name(scheme)
     values: Counter[str] = Counter()
-    if spec.weights:
-        with TensorStore(spec.weights) as store:
-            for name in store.names():
-                values[store.dtype(name)] += math.prod(store.shape(name))
+    with contextlib.suppress(ModelLoadError), TensorStore(spec.weights) as store:
+        for name in store.names():
+            values[store.dtype(name)] += math.prod(store.shape(name))
     return next((_NAMES.get(dtype, dtype) for dtype, _ in values.most_common(1)), "")
 
 

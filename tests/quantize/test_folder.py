@@ -1,0 +1,161 @@
+"""Folders in other precisions: the same vectors as computing so, for Lemni, sentence-transformers and safetensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+import lemni
+from lemni.config import HubSettings
+from lemni.errors import ConfigError, ModelLoadError
+from lemni.hub import ModelFiles, ModelSpec, TensorStore, describe, resolve
+from lemni.hub.quantization import stored_precision
+from lemni.quantize.files import write_weights
+from lemni.quantize.folder import planned_bytes, write_model
+from lemni.quantize.precisions import Precision, plan
+from tests.tasks.tiny import save_bert
+
+TEXTS = ["A cat sits on the mat.", "Stocks fell on Friday.", "a", "How do I reset my password?", "word " * 120]
+
+
+def spec_of(folder: Path) -> ModelSpec:
+    return describe(resolve(str(folder), HubSettings.model_validate({})))
+
+
+def vectors(folder: Path, dtype: str = "auto", **settings: str) -> np.ndarray:
+    with lemni.load(str(folder), device="cpu", dtype=dtype, **settings) as model:
+        return model.embed(TEXTS)
+
+
+@pytest.fixture(scope="module")
+def codes(minilm: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model in int8."""
+    folder = tmp_path_factory.mktemp("models") / "codes"
+    written = write_model(describe(minilm), "int8", folder)
+    assert written.layers == 38  # six matrices in each of six layers, the pooler's, the words
+    assert written.weights_bytes < 0.27 * written.source_bytes
+    return folder
+
+
+def test_stored_int8_gives_the_vectors_of_int8_to_the_bit(minilm: ModelFiles, codes: Path) -> None:
+    with lemni.load(str(codes), device="cpu") as model:
+        assert model.card.dtype == "int8"
+        assert model.card.parameters == TensorStore(describe(minilm).weights).parameters()
+        stored = model.embed(TEXTS)
+    np.testing.assert_array_equal(stored, vectors(minilm.path, "int8"))
+
+
+def test_other_programs_and_runtimes_read_stored_int8(codes: Path) -> None:
+    expected = SentenceTransformer(str(codes), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(vectors(codes, "float32"), expected, atol=2e-6)
+    np.testing.assert_allclose(vectors(codes, runtime="torch"), expected, atol=2e-6)
+
+
+def test_the_folder_is_whole(minilm: ModelFiles, codes: Path) -> None:
+    files = [path.relative_to(minilm.path) for path in minilm.path.rglob("*") if path.is_file()]
+    names = {str(path) for path in files if not path.name.startswith(".")}
+    assert {str(path.relative_to(codes)) for path in codes.rglob("*") if path.is_file()} == names - {
+        "lemni-manifest.json"
+    }
+    assert stored_precision(spec_of(codes)) == "int8"
+    assert (codes / "1_Pooling/config.json").read_bytes() == (minilm.path / "1_Pooling/config.json").read_bytes()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_halves_are_those_of_torch(precision: Precision, dtype: torch.dtype, tmp_path: Path) -> None:
+    spec = spec_of(save_bert(tmp_path / "model"))
+    written = write_model(spec, precision, tmp_path / "half")
+    before, after = (load_file(folder / "model.safetensors") for folder in (spec.files.path, written.path))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(tensor.to(dtype), after[name]), name
+    assert stored_precision(spec_of(written.path)) == str(dtype).removeprefix("torch.")
+    assert json.loads((written.path / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    reference = SentenceTransformer(str(written.path), device="cpu", model_kwargs={"dtype": torch.float32})
+    with lemni.load(str(written.path), device="cpu") as model:
+        np.testing.assert_allclose(model.embed(["cat"]), reference.encode(["cat"]), atol=2e-6)
+
+
+def test_back_to_floats(codes: Path, tmp_path: Path) -> None:
+    plain = write_model(spec_of(codes), "fp32", tmp_path / "plain").path
+    assert "quantization_config" not in json.loads((plain / "config.json").read_text())
+    np.testing.assert_array_equal(vectors(plain), vectors(codes, "float32"))
+
+
+def test_shards(codes: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(codes, tmp_path / "shards", ignore=shutil.ignore_patterns("model.safetensors"))
+    with TensorStore([codes / "model.safetensors"]) as store:
+        files = write_weights(folder, plan(store, "int8"), shard_bytes=4_000_000)
+    assert len(files) > 3
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == [path.name for path in files]
+    together = {name: tensor for path in files for name, tensor in load_file(path).items()}
+    whole = load_file(codes / "model.safetensors")
+    assert together.keys() == whole.keys()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in together.items())
+    np.testing.assert_array_equal(vectors(folder), vectors(codes))
+
+
+def test_planned_bytes_are_written(tmp_path: Path) -> None:
+    spec = spec_of(save_bert(tmp_path / "model"))
+    for precision in ("fp32", "fp16", "bf16", "int8"):
+        written = write_model(spec, precision, tmp_path / precision)
+        header = int.from_bytes((written.path / "model.safetensors").read_bytes()[:8], "little")
+        assert planned_bytes(spec, precision) == written.weights_bytes - header - 8
+
+
+def test_weights_for_other_libraries_stay_behind(tmp_path: Path) -> None:
+    folder = save_bert(tmp_path / "model")
+    for name in ("onnx/model.onnx", "pytorch_model.bin", "openvino_model.xml", "2_Dense/model.safetensors", ".git/x"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    written = write_model(spec_of(folder), "fp16", tmp_path / "half").path
+    assert [
+        name for name in ("onnx", "pytorch_model.bin", "openvino_model.xml", ".git") if (written / name).exists()
+    ] == []
+    assert (written / "2_Dense/model.safetensors").read_bytes() == b"x"
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    folder = save_bert(tmp_path / "model")
+    spec = spec_of(folder)
+    with pytest.raises(ConfigError, match="is there already"):
+        write_model(spec, "fp16", folder)
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        write_model(spec, "fp16", tmp_path / "none" / "half")
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][0, 0] = 1e6
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"word_embeddings\.weight' has values over 65504"):
+        write_model(spec, "fp16", tmp_path / "half")
+    assert not list(tmp_path.glob("*half*"))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptq, 4 bits"),
+        ({"quant_method": "awq", "bits": 4}, "awq, 4 bits"),
+        ({"quant_method": "bitsandbytes", "_load_in_8bit": True}, "bitsandbytes, 8 bits"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "pack-quantized",
+                "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "strategy": "group"}}},
+            },
+            r"compressed-tensors \(pack-quantized\), 4 bits",
+        ),
+    ],
+)
+def test_other_schemes_are_named(scheme: dict[str, object], name: str, tmp_path: Path) -> None:
+    folder = save_bert(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": scheme}))
+    with pytest.raises(ModelLoadError, match=f"quantised with {name}, which Lemni does not read"):
+        lemni.load(str(folder), device="cpu")
