@@ -24,7 +24,7 @@ CLIENTS = 64
 SIZES = (1, 16)
 ENCODINGS = ("float", "base64")
 DIM, DEBUG_DIM = 384, 13
-BASE = f"infinity, {DIM} numbers"
+BASE = f"infinity {DIM}"
 COLUMNS = ("requests_per_s", "requests_per_cpu_s", "cpu_us_per_request", "cpu_us_per_text", "p50_ms", "bytes_per_text")
 # Infinity's debugengine with a row of a table for each length of a text, in place of its own constant row.
 WIDE = f"""
@@ -62,10 +62,10 @@ def main(
             write_model(folder / str(dim), dim)
         # Infinity's engine takes any name for its model, and reads nothing.
         cases = (
-            (lemni(f"lemni, {DIM} numbers"), DIM),
+            (lemni(f"lemni {DIM}"), DIM),
             (wide_infinity(BASE), DIM),
-            (lemni(f"lemni, {DEBUG_DIM} numbers"), DEBUG_DIM),
-            (infinity(f"infinity, {DEBUG_DIM} numbers", "debugengine"), DEBUG_DIM),
+            (lemni(f"lemni {DEBUG_DIM}"), DEBUG_DIM),
+            (infinity(f"infinity {DEBUG_DIM}", "debugengine"), DEBUG_DIM),
         )
         models = {engine.name: folder / str(dim) for engine, dim in cases}
         run, absent = chosen([engine for engine, _ in cases], engines, folder)
@@ -101,7 +101,8 @@ def main(
         report.add(case, name, **{key: median(values[key] for values in each) for key in each[0]})
     for line in absent:
         report.note(line)
-    report.note("Lemni also splits texts into words and counts them; the debugengine takes a text's length.")
+    report.note(f"{DIM} and {DEBUG_DIM}: numbers of a vector")
+    report.note("Lemni also splits texts into words and counts them; the debugengine takes a text's length")
     report.print(COLUMNS, base=BASE if BASE in servers else None)
     if output:
         report.save(output)
