@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import signal
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -25,6 +27,8 @@ BY_NAME = ("gpu",)
 
 
 def main() -> None:
+    # Servers that a benchmark has started end with it, also where it is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser("python -m benchmarks", description=f"Benchmarks: {', '.join(NAMES + BY_NAME)}.")
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--rounds", type=int, help="alternating rounds that count")
