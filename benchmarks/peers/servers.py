@@ -51,6 +51,8 @@ class Engine:
     """The environment that it runs in; None for lemni's own."""
     model: Callable[[Path], Path] = field(default=lambda folder: folder)
     """Makes of the model's folder what this server can load."""
+    inside: bool = False
+    """Whether it runs in the folder of the model, and so finds it as "."."""
 
 
 def free_port() -> int:
@@ -75,13 +77,16 @@ class Server:
         self.start_s = 0.0
         self._log = log
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("LEMNI_", "INFINITY_"))}
+        if engine.inside:
+            # There infinity keeps what it has optimised, by the name of the model, which is the same for all.
+            environ["HF_HUB_CACHE"] = str(model / "optimized")
         command = engine.command(model, port)
         self._started = time.perf_counter()
         with log.open("wb") as out:
             self._process = subprocess.Popen(
                 command,
                 env=environ | OFFLINE,
-                cwd=log.parent,
+                cwd=model if engine.inside else log.parent,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -171,14 +176,25 @@ def peer_python(peer: str) -> str:
 
 
 def infinity(name: str, engine: str, *options: str, model: Callable[[Path], Path] = lambda folder: folder) -> Engine:
-    peer = "infinity-optimum" if engine == "optimum" else "infinity"
+    # Its optimum engine finds no ONNX file in a folder that is named otherwise.
+    inside = engine == "optimum"
+    peer = "infinity-optimum" if inside else "infinity"
 
     def command(model: Path, port: int) -> list[str]:
-        own = ["--model-id", str(model), "--served-model-name", MODEL, "--engine", engine, "--device", "cpu"]
+        own = [
+            "--model-id",
+            "." if inside else str(model),
+            "--served-model-name",
+            MODEL,
+            "--engine",
+            engine,
+            "--device",
+            "cpu",
+        ]
         where = ["--host", "127.0.0.1", "--port", str(port)]
         return [peer_python(peer), "-m", "infinity_emb.cli", "v2", *own, *where, *options]
 
-    return Engine(name, command, "/embeddings", peer, model)
+    return Engine(name, command, "/embeddings", peer, model, inside)
 
 
 def llama_cpp(name: str, files: Literal["gguf", "gguf_q8"]) -> Engine:
