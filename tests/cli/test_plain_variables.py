@@ -80,3 +80,10 @@ def test_int8_where_there_is_no_gpu(caplog: pytest.LogCaptureFixture) -> None:
         assert "int8 is for CPUs" in caplog.text
     else:
         assert settings.models[0].dtype == "int8"
+
+
+def test_fp16_without_a_gpu_is_done_and_said_to_save_no_time(caplog: pytest.LogCaptureFixture) -> None:
+    if not Path("/dev/nvidiactl").exists():
+        settings = load_settings({}, {"QUANTIZATION": "fp16"}, plain=True)
+        assert settings.models[0].dtype == "float16"
+        assert "CPUs compute in fp32: the weights are rounded" in caplog.text

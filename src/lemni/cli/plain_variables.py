@@ -60,8 +60,7 @@ def _host(text: str) -> str | None:
 def _precision(text: str) -> str | None:
     lower = text.lower()
     if lower == "fp16" and not Path("/dev/nvidiactl").exists():
-        logger.warning("QUANTIZATION=%s, but CPUs do not compute in fp16: fp32 is used", text)
-        return "float32"
+        logger.warning("QUANTIZATION=%s, but CPUs compute in fp32: the weights are rounded, which saves no time", text)
     if lower == "int8" and Path("/dev/nvidiactl").exists():
         logger.warning("QUANTIZATION=%s, but int8 is for CPUs: fp32 is used", text)
         return "float32"
