@@ -41,7 +41,7 @@ SIZES: dict[str, Any] = {
 MODELS: dict[str, Any] = {
     "qwen3": lambda: Qwen3Model(Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=32)),
     "modernbert": lambda: ModernBertModel(ModernBertConfig(**SIZES, pad_token_id=0, reference_compile=False)),
-    "xlm-roberta": lambda: XLMRobertaModel(XLMRobertaConfig(**SIZES)),
+    "xlm-roberta": lambda: XLMRobertaModel(XLMRobertaConfig(**{**SIZES, "max_position_embeddings": 4200})),
     "below a prefix": lambda: BertForMaskedLM(BertConfig(**SIZES)),
 }
 

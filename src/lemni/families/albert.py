@@ -31,7 +31,7 @@ class Albert:
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "albert."))
         table = weights.scope("embeddings")
         self.words = ops.constant(table.matrix("word_embeddings.weight"))
-        self.positions = ops.constant(table["position_embeddings.weight"])
+        self.positions = ops.constant(table.matrix("position_embeddings.weight"))
         self.types = ops.constant(table["token_type_embeddings.weight"])
         self.norm = LayerNorm(table.scope("LayerNorm"), ops, eps)
         self.max_positions: int | None = len(table["position_embeddings.weight"])

@@ -38,7 +38,7 @@ class Bert:
         table = weights.scope("embeddings")
         self.words = ops.constant(table.matrix("word_embeddings.weight"))
         roberta = config.get("model_type") in _ROBERTA
-        positions = table["position_embeddings.weight"][config.get("pad_token_id", 1) + 1 if roberta else 0 :]
+        positions = table.matrix("position_embeddings.weight")[config.get("pad_token_id", 1) + 1 if roberta else 0 :]
         self.positions = ops.constant(positions)
         self.max_positions: int | None = len(positions)
         self.types = ops.constant(table["token_type_embeddings.weight"])

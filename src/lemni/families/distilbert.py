@@ -31,7 +31,7 @@ class DistilBert:
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "distilbert."))
         table = weights.scope("embeddings")
         self.words = ops.constant(table.matrix("word_embeddings.weight"))
-        self.positions = ops.constant(table["position_embeddings.weight"])
+        self.positions = ops.constant(table.matrix("position_embeddings.weight"))
         self.norm = LayerNorm(table.scope("LayerNorm"), ops, _EPS)
         self.max_positions: int | None = len(table["position_embeddings.weight"])
         self.layers = [

@@ -39,7 +39,7 @@ class MPNet:
         weights = weights.rooted("embeddings.word_embeddings.weight", ("", "mpnet."))
         table = weights.scope("embeddings")
         self.words = ops.constant(table.matrix("word_embeddings.weight"))
-        positions = table["position_embeddings.weight"][_POSITION_OFFSET:]
+        positions = table.matrix("position_embeddings.weight")[_POSITION_OFFSET:]
         self.positions = ops.constant(positions)
         self.max_positions: int | None = len(positions)
         self.norm = LayerNorm(table.scope("LayerNorm"), ops, eps)

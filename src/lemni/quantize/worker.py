@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -78,6 +79,8 @@ def main() -> None:
     try:
         from lemni.library import load
 
+        # That long texts are cut is the same in every precision.
+        logging.getLogger("lemni.library").setLevel(logging.ERROR)
         start = time.perf_counter()
         model = load(**next(jobs))
         seconds = time.perf_counter() - start
