@@ -17,7 +17,7 @@ from benchmarks.peers.process import Process
 from benchmarks.report import Report
 from benchmarks.works import Texts, Work
 
-COLUMNS = ("texts_per_s", "tokens_per_s", "of_limit", "of_limit_with_attention", "mean_cosine", "min_cosine")
+COLUMNS = ("gflop_per_s", "texts_per_s", "tokens_per_s", "of_limit", "with_attention", "mean_cosine", "min_cosine")
 Measured = dict[str, dict[str, float]]
 
 
@@ -64,7 +64,7 @@ def rates(work: Work, wall_s: float, about: limits.Shapes, limit: float) -> dict
         "texts_per_s": work.items / wall_s,
         "tokens_per_s": work.tokens / wall_s,
         "of_limit": linear / wall_s / limit / 1e9,
-        "of_limit_with_attention": (linear + attention) / wall_s / limit / 1e9,
+        "with_attention": (linear + attention) / wall_s / limit / 1e9,
     }
 
 

@@ -48,9 +48,11 @@ class Report:
         print(f"\n## {self.title}")
         for case in self.cases():
             found = self.of(case)
-            print(f"\n{case}\n{'':32}" + "".join(f"{readable(key):>14}{'×' if base else '':>8}" for key in columns))
+            known = [key for key in columns if any(key in values for values in found.values())]
+            times = "×" if base in found else ""
+            print(f"\n{case}\n{'':32}" + "".join(f"{readable(key):>14}{times:>8}" for key in known))
             for engine, values in found.items():
-                cells = (cell(values.get(key), found.get(base or "", {}).get(key)) for key in columns)
+                cells = (cell(values.get(key), found.get(base or "", {}).get(key)) for key in known)
                 print(f"{engine:32}" + "".join(cells))
         for text in self.notes:
             print(f"\n* {text}" if text is self.notes[0] else f"* {text}")

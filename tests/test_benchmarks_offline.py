@@ -30,7 +30,7 @@ def test_a_rate_at_the_limit_is_one() -> None:
     assert found["texts_per_s"] == 2
     assert found["tokens_per_s"] == 30
     assert found["of_limit"] == pytest.approx(1)
-    assert found["of_limit_with_attention"] > 1
+    assert found["with_attention"] > 1
 
 
 def test_cosines_do_not_depend_on_length() -> None:

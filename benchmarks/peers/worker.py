@@ -22,7 +22,7 @@ def lemni(options: Options) -> Run:
 
     model = lemni.load(options["model"], device="cpu", dtype=options["dtype"], threads=options["threads"])
     if options["task"] == "rerank":
-        return lambda texts: model.score([(texts[0], text) for text in texts[1:]])
+        return lambda texts: model.score([lemni.Pair(texts[0], text) for text in texts[1:]])
     return model.embed
 
 
