@@ -25,7 +25,7 @@ MAX_SKIPPED = 16
 
 SMALL_WORKS = 32
 """A request of more sequences than these is not small, whatever their length."""
-BRIEF_BATCHES = 32
+BRIEF_BATCHES = 256
 """Batches for which large requests leave room after a small one of at least their weight was seen."""
 
 
@@ -68,8 +68,8 @@ class Flow(Share):
         return self.pending[-1][2] if self.pending else None
 
     def is_small(self, enough: int) -> bool:
-        """Whether the whole request has at most `enough` tokens: the tail of a large one is not small."""
-        return self.works <= SMALL_WORKS and self.tokens + self.reserved <= enough
+        """Whether the whole request has at most twice `enough` tokens: the tail of a large one is not small."""
+        return self.works <= SMALL_WORKS and self.tokens + self.reserved <= 2 * enough
 
     def pick(self, room: int) -> Work | None:
         """Take out the longest work that fits into `room`, unless it is under half of the longest that waits:
@@ -169,23 +169,27 @@ class Scheduler:
     def take(self, budget: int, enough: int = NO_LIMIT) -> list[Work]:
         """The next batch: at most `budget` tokens, or one longer sequence alone. Empty if nothing waits.
 
-        A request of at most `enough` tokens is *small*. While small ones come, large ones of no more weight fill a
-        batch only up to `enough`, so that a small one waits for a short pass and travels in a short pass.
+        A request of at most twice `enough` tokens is *small*. While small ones come, large ones of no more weight fill
+        batches only up to `enough` and none where a small one is aboard, so that this waits for a short pass and has
+        one of its own.
         """
         self._takes += 1
         batch: list[Work] = []
+        small_aboard = False
         room = budget
         skipped: list[Turn[Flow]] = []
         while room > 0 and len(skipped) < MAX_SKIPPED and (flow := self._queue.first()):
             limit = room
-            if flow.is_small(enough):
+            small = flow.is_small(enough)
+            if small:
                 self._brief[flow.weight] = self._takes + BRIEF_BATCHES
-            elif self._leaves_room(flow):
-                limit = min(room, max(0, enough - (budget - room)))
+            elif enough < budget and self._leaves_room(flow):
+                limit = 0 if small_aboard else min(room, max(0, enough - (budget - room)))
             work = flow.pick(limit if batch else NO_LIMIT)
             if work is not None:
                 self._start(work)
                 batch.append(work)
+                small_aboard |= small
                 room -= work.room
                 self._queue.serve(flow, work.tokens)
                 self._wait_or_leave(flow)

@@ -72,7 +72,7 @@ class Limits:
     Attributes:
         batch_tokens: token budget that runs best on this device.
         replicas: how many replicas the device wants side by side.
-        efficient_tokens: from how many tokens on a larger batch is hardly faster per token; None if only a full one is.
+        efficient_tokens: from how many tokens on a larger batch is little faster per token; None if only a full one is.
     """
 
     batch_tokens: int

@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 _PRECISIONS = {"float32": "f32", "float16": "f32", "bfloat16": "bf16", "int8": None}
 _DTYPES = {"f32": "float32", "float": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
 
-# Batches that stay in a core's cache, and a quarter of one is nearly as fast per token: `python -m benchmarks
+# Batches that stay in a core's cache; an eighth of one takes about a sixth longer per token: `python -m benchmarks
 # batch_tokens`.
 _BATCH_TOKENS = 512
-_EFFICIENT_TOKENS = 128
+_EFFICIENT_TOKENS = 64
 
 # Activations in groups of so many values, each with a scale of its own.
 _INT8_GROUP = 64
