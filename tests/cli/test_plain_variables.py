@@ -54,7 +54,7 @@ def test_everything_else_wins(tmp_path: Path) -> None:
         ("HOST", "my-laptop", "an address such as 0.0.0.0"),
         ("PORT", "tcp://10.0.0.1:80", "a whole number"),
         ("DEVICE", "toaster", "cpu, cuda or cuda:N"),
-        ("QUANTIZATION", "int3", "fp32, fp16 or int8"),
+        ("QUANTIZATION", "int3", "fp32, fp16, bf16, int8 or fp8"),
     ],
 )
 def test_nonsense_is_a_warning(name: str, value: str, says: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -77,7 +77,7 @@ def test_int8_where_there_is_no_gpu(caplog: pytest.LogCaptureFixture) -> None:
     settings = load_settings({}, {"QUANTIZATION": "INT8"}, plain=True)
     if Path("/dev/nvidiactl").exists():
         assert settings.models[0].dtype == "float32"
-        assert "int8 is for CPUs" in caplog.text
+        assert "that is for CPUs" in caplog.text
     else:
         assert settings.models[0].dtype == "int8"
 
@@ -87,3 +87,12 @@ def test_fp16_without_a_gpu_is_done_and_said_to_save_no_time(caplog: pytest.LogC
         settings = load_settings({}, {"QUANTIZATION": "fp16"}, plain=True)
         assert settings.models[0].dtype == "float16"
         assert "CPUs compute in fp32: the weights are rounded" in caplog.text
+
+
+def test_fp8_where_there_is_no_gpu(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load_settings({}, {"QUANTIZATION": "fp8"}, plain=True)
+    if Path("/dev/nvidiactl").exists():
+        assert settings.models[0].dtype == "fp8"
+    else:
+        assert settings.models[0].dtype == "float32"
+        assert "that is for GPUs" in caplog.text

@@ -14,7 +14,9 @@ from pathlib import Path
 
 logger = logging.getLogger("lemni.settings")
 
-_PRECISIONS = {"fp32": "float32", "float32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
+_PRECISIONS = {
+    "fp32": "float32", "float32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8", "fp8": "fp8",
+}  # fmt: skip
 
 
 def plain_values(variables: Mapping[str, str | None]) -> dict[str, tuple[str, str]]:
@@ -59,12 +61,13 @@ def _host(text: str) -> str | None:
 
 def _precision(text: str) -> str | None:
     lower = text.lower()
-    if lower == "fp16" and not Path("/dev/nvidiactl").exists():
+    gpu = Path("/dev/nvidiactl").exists()
+    if lower == "fp16" and not gpu:
         logger.warning("QUANTIZATION=%s, but CPUs compute in fp32: the weights are rounded, which saves no time", text)
-    if lower == "int8" and Path("/dev/nvidiactl").exists():
-        logger.warning("QUANTIZATION=%s, but int8 is for CPUs: fp32 is used", text)
+    if (lower == "int8" and gpu) or (lower == "fp8" and not gpu):
+        logger.warning("QUANTIZATION=%s, but that is for %s: fp32 is used", text, "CPUs" if gpu else "GPUs")
         return "float32"
-    return _PRECISIONS.get(lower) or _strange("QUANTIZATION", text, "fp32, fp16 or int8")
+    return _PRECISIONS.get(lower) or _strange("QUANTIZATION", text, "fp32, fp16, bf16, int8 or fp8")
 
 
 def _batch_size(text: str) -> str | None:
