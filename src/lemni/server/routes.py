@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,6 +15,7 @@ from lemni.server.openapi import documentation
 from lemni.server.service import service_of
 
 _Owners = list[tuple[Dialect, Operation]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Dialects:
@@ -27,6 +28,7 @@ class Dialects:
             for operation in dialect.operations:
                 for path in operation.paths:
                     self._owners.setdefault((operation.method, path), []).append((dialect, operation))
+        self._endpoints = {key: _endpoint(owners) for key, owners in self._owners.items()}
         # A path with a parameter is known by what comes before it.
         self._paths = {path.partition("{")[0]: fallback(owners)[0] for (_, path), owners in self._owners.items()}
         self._paths |= {dialect.prefix: dialect for dialect in dialects if dialect.prefix}
@@ -39,8 +41,12 @@ class Dialects:
         for method, path in sorted(self._owners, key=lambda key: "{" in key[1]):
             owners = self._owners[method, path]
             words = documentation(method, path, owners) if documented else {}
-            router.add_api_route(path, _endpoint(owners), methods=[method], response_model=None, **words)
+            router.add_api_route(path, self._endpoints[method, path], methods=[method], response_model=None, **words)
         return router
+
+    def endpoint(self, method: str, path: str) -> Endpoint | None:
+        """What answers a path without parameters; None where the framework has to look."""
+        return self._endpoints.get((method, path))
 
     def knows(self, path: str) -> bool:
         """Whether a dialect answers the path."""
@@ -66,7 +72,7 @@ def choose(owners: _Owners, body: Mapping[str, Any], prefer: str | None = None) 
     return next(claimed, None) or fallback(owners, prefer)
 
 
-def _endpoint(owners: _Owners) -> Any:
+def _endpoint(owners: _Owners) -> Endpoint:
     async def endpoint(http: Request) -> Response:
         service = service_of(http)
         http.state.dialect = fallback(owners)[0]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _Done = TypeVar("_Done")
 
+_WATCH_AFTER_S = 0.05
+"""What takes longer is watched by a task of its own that sees the client hang up; most answers need none."""
+
 LOADING_PATIENCE_S = 5.0
 """How long an early request waits for the models before it gets 503."""
 
@@ -133,19 +136,30 @@ def service_of(http: HttpRequest) -> Service:
 
 
 async def while_there(http: HttpRequest, work: Awaitable[_Done]) -> _Done:
-    """What the work gives; it is cancelled as soon as the client hangs up. The HTTP body must have been read.
+    """What the work gives; cancelled soon after the client hangs up. The HTTP body must have been read.
 
     Raises RequestCancelled when the client has gone.
     """
     result = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(http))
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal gone
+        gone = loop.create_task(_disconnected(http))
+        gone.add_done_callback(lambda task: result.cancel())
+
+    timer = loop.call_later(_WATCH_AFTER_S, watch)
     try:
-        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not result.done():
-            raise RequestCancelled("the client went away")
-        return result.result()
+        return await result
+    except asyncio.CancelledError:
+        if gone is not None and gone.done() and not gone.cancelled():
+            raise RequestCancelled("the client went away") from None
+        raise
     finally:
-        gone.cancel()
+        timer.cancel()
+        if gone is not None:
+            gone.cancel()
         result.cancel()
 
 
