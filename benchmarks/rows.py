@@ -35,7 +35,7 @@ def main(passes: int = 10) -> None:
 
     def case(plan: Callable[[NDArray[np.int32]], RowPlan], batch: PackedBatch) -> Callable[[], None]:
         def run() -> None:
-            with patch("lemni.ops.openvino.plan_rows", plan):
+            with patch("lemni.ops.openvino_inputs.plan_rows", plan):
                 for _ in range(passes):
                     runtime.run(batch)
 

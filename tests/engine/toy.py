@@ -99,6 +99,7 @@ class ToyModel:
         device: str = "cpu",
         name: str = "toy",
         efficient_tokens: int | None = None,
+        express: bool = False,
     ) -> None:
         self.card = ModelCard(
             name=name,
@@ -122,7 +123,7 @@ class ToyModel:
             dtype="f32",
             parameters=0,
         )
-        self.limits = Limits(budget, replicas, efficient_tokens)
+        self.limits = Limits(budget, replicas, efficient_tokens, express)
         self.device = device
         self.raises: set[int] = set()
         self.dies: set[int] = set()
@@ -170,6 +171,9 @@ class ToyModel:
         runtime = ToyRuntime(self)
         self.loaded.append(runtime)
         return runtime
+
+    def express_runtime(self) -> ToyRuntime:
+        return self.new_runtime(-1)
 
     def finish(self, items: Seq[Seq[Row]], request: Request) -> Result:
         fields: dict[str, object] = {}

@@ -13,7 +13,8 @@ from openvino import opset15
 
 from lemni.ops.base import Inputs, Ops, Tensor
 from lemni.ops.numpy import NumpyInputs, NumpyOps
-from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
+from lemni.ops.openvino import OpenVINOOps
+from lemni.ops.openvino_inputs import OpenVINOInputs
 from lemni.ops.torch import TorchInputs, TorchOps
 from lemni.types import PackedBatch, Sequence
 

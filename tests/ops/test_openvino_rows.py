@@ -14,7 +14,8 @@ import transformers as hf
 from lemni.families import family_class
 from lemni.families.weights import Weights
 from lemni.hub.tensors import TensorStore
-from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
+from lemni.ops.openvino import OpenVINOOps
+from lemni.ops.openvino_inputs import OpenVINOInputs
 from lemni.ops.openvino_rows import narrow
 from lemni.runtimes.base import BackendOptions, Blueprint, Heads
 from lemni.runtimes.openvino import OpenVINOBackend

@@ -10,6 +10,7 @@ Pure: no thread, no clock. Used for tokenising (cost: characters) and for the fo
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from itertools import count
 from typing import Generic, TypeAlias, TypeVar
 
@@ -66,6 +67,10 @@ class FairQueue(Generic[S]):
         while heap and heap[0][2] != heap[0][3].version:
             heapq.heappop(heap)
         return heap[0][3] if heap else None
+
+    def waiting(self) -> Iterator[S]:
+        """All that wait, in no order."""
+        return (share for _, _, version, share in self._heap if version == share.version)
 
     def serve(self, share: S, cost: int) -> None:
         """`share`, which waits, got a unit of `cost`. It must `wait` for its next unit or `leave` afterwards."""

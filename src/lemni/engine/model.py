@@ -36,6 +36,10 @@ class Model(Protocol):
         """Load replica number `replica`. Called once per replica, and again when one died."""
         ...
 
+    def express_runtime(self) -> Runtime:
+        """Load a replica for small batches that runs beside the others; called where `Limits.express` says so."""
+        ...
+
     def finish(self, items: Seq[Seq[Row]], request: Request) -> Result:
         """Rows of a whole request, as the runtime gave them, into its result: cut, normalise, score. Equal sequences
         of several requests share rows, so they must not be written to. Sequences have lost their features."""

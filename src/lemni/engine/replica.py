@@ -104,7 +104,8 @@ class Replica:
                 with self._lock:
                     self._slot = slot
                     self._aboard = set(works)
-                self._compute(works)
+                with self._served.passing(works, self._enough):
+                    self._compute(works)
         finally:
             slot.release()
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, TypeVar
 
 from lemni.config import EngineSettings
 from lemni.engine.alarm import Alarm
+from lemni.engine.express import INDEX, ExpressLane, ExpressReplica
 from lemni.engine.failures import log
 from lemni.engine.finishing import Finisher
 from lemni.engine.replica import Replica, close_quietly
@@ -25,6 +26,8 @@ CLOSE_TIMEOUT_S = 5.0
 
 MAX_PAUSE_S = 60.0
 """Longest pause between two attempts to reload a replica."""
+
+AnyReplica = TypeVar("AnyReplica", bound=Replica)
 
 Place = Literal["alive", "loading", "failed"]
 
@@ -50,6 +53,7 @@ class Replicas:
         self._places: list[Place] = []
         self._replicas: dict[int, Replica] = {}
         self._reloading: dict[int, threading.Thread] = {}
+        self._express: ExpressLane | None = None
         self._closing = threading.Event()
 
     def load(self) -> list[Runtime]:
@@ -71,6 +75,10 @@ class Replicas:
         self._places = ["loading"] * len(runtimes)
         for index, runtime in enumerate(runtimes):
             self._install(index, runtime)
+        limits = runtimes[0].limits
+        if limits.express and limits.efficient_tokens:
+            self._express = ExpressLane(self._served, limits.efficient_tokens, self._express_replica)
+            self._express.open()
 
     def close(self) -> None:
         """End the threads that can end. The served model has been closed before."""
@@ -85,9 +93,13 @@ class Replicas:
         for replica in replicas:
             if not replica.join(CLOSE_TIMEOUT_S):
                 log.warning("%s: replica %d is stuck and is left alone", self._served.name, replica.index)
+        if self._express is not None and not self._express.join(CLOSE_TIMEOUT_S):
+            log.warning("%s: the express lane is stuck and is left alone", self._served.name)
 
-    def _install(self, index: int, runtime: Runtime) -> None:
-        replica = Replica(
+    def _replica(
+        self, kind: type[AnyReplica], index: int, runtime: Runtime, on_death: Callable[[Replica, BaseException], None]
+    ) -> AnyReplica:
+        return kind(
             index,
             runtime,
             self._settings.max_batch_tokens or runtime.limits.batch_tokens,
@@ -96,8 +108,19 @@ class Replicas:
             slots=self._slots(runtime.device),
             alarm=self._alarm,
             forward_timeout_s=self._settings.forward_timeout_s,
-            on_death=self._on_death,
+            on_death=on_death,
         )
+
+    def _express_replica(self, runtime: Runtime) -> ExpressReplica:
+        return self._replica(ExpressReplica, INDEX, runtime, self._on_express_death)
+
+    def _on_express_death(self, replica: Replica, cause: BaseException) -> None:
+        log.error("%s: the express lane died; it is opened again", self._served.name, exc_info=cause)
+        if self._express is not None and not self._closing.is_set():
+            self._express.open()
+
+    def _install(self, index: int, runtime: Runtime) -> None:
+        replica = self._replica(Replica, index, runtime, self._on_death)
         with self._lock:
             self._replicas[index] = replica
             self._mark(index, "alive")

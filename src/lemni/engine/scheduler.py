@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from itertools import count
 from typing import TypeAlias
@@ -166,30 +166,49 @@ class Scheduler:
         self._enqueue(flow, fresh)
         return joined
 
-    def take(self, budget: int, enough: int = NO_LIMIT) -> list[Work]:
+    def take(self, budget: int, enough: int = NO_LIMIT, *, short: bool = True) -> list[Work]:
         """The next batch: at most `budget` tokens, or one longer sequence alone. Empty if nothing waits.
 
         A request of at most twice `enough` tokens is *small*. While small ones come, large ones of no more weight fill
-        batches only up to `enough` and none where a small one is aboard, so that this waits for a short pass and has
-        one of its own.
+        batches only up to `enough` (if `short`) and none where a small one is aboard, so that this waits for a short
+        pass and has one of its own.
         """
         self._takes += 1
-        batch: list[Work] = []
         small_aboard = False
+
+        def most(flow: Flow, room: int) -> int:
+            nonlocal small_aboard
+            if flow.is_small(enough):
+                small_aboard = True
+                self._brief[flow.weight] = self._takes + BRIEF_BATCHES
+            elif enough < budget and self._leaves_room(flow):
+                if small_aboard:
+                    return 0
+                return min(room, max(0, enough - (budget - room))) if short else room
+            return room
+
+        return self._fill(budget, most)
+
+    def take_small(self, budget: int, enough: int) -> list[Work]:
+        """As `take`, of small requests only."""
+        return self._fill(budget, lambda flow, room: room if flow.is_small(enough) else -1)
+
+    def small_waits(self, enough: int) -> bool:
+        """Whether `take_small` would find something."""
+        return any(flow.is_small(enough) for flow in self._queue.waiting())
+
+    def _fill(self, budget: int, most: Callable[[Flow, int], int]) -> list[Work]:
+        """A batch by turns. `most` tells how many tokens a flow may add to a batch with room for so many; less than
+        none, and it does not get the first place either."""
+        batch: list[Work] = []
         room = budget
         skipped: list[Turn[Flow]] = []
         while room > 0 and len(skipped) < MAX_SKIPPED and (flow := self._queue.first()):
-            limit = room
-            small = flow.is_small(enough)
-            if small:
-                self._brief[flow.weight] = self._takes + BRIEF_BATCHES
-            elif enough < budget and self._leaves_room(flow):
-                limit = 0 if small_aboard else min(room, max(0, enough - (budget - room)))
-            work = flow.pick(limit if batch else NO_LIMIT)
+            limit = most(flow, room)
+            work = flow.pick(limit if batch else NO_LIMIT) if limit >= 0 else None
             if work is not None:
                 self._start(work)
                 batch.append(work)
-                small_aboard |= small
                 room -= work.room
                 self._queue.serve(flow, work.tokens)
                 self._wait_or_leave(flow)
@@ -199,6 +218,12 @@ class Scheduler:
                 self._queue.leave(flow)
         self._queue.restore(skipped)
         return batch
+
+    def is_long(self, batch: Iterable[Work], enough: int) -> bool:
+        """Whether a batch keeps a replica from small requests: over `enough` tokens, and some of large requests."""
+        batch = list(batch)
+        large = any(not flow.is_small(enough) for work in batch for flow, _ in work.wanters)
+        return large and sum(work.tokens for work in batch) > enough
 
     def requeue(self, works: Iterable[Work]) -> None:
         """Works whose replica died wait again, and will run alone: one of them may have been the cause."""

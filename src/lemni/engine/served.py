@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from lemni.config import EngineSettings
 from lemni.engine import failures
@@ -35,6 +36,9 @@ class ServedModel:
         self._alarm = alarm
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # replicas wait here
+        self._beside = threading.Condition(self._lock)  # the express lane waits here
+        self._long_passes = 0  # forward passes under way that small requests would have to wait for
+        self._express = False
         self._quiet = threading.Condition(self._lock)  # drain waits here
         self._scheduler = Scheduler(settings.max_queue_tokens, settings.interactive_weight)
         self._jobs: dict[Flow, Job] = {}
@@ -162,6 +166,8 @@ class ServedModel:
                 job.tokenized(index, sequences, now)
             self._counters.deduplicated += self._scheduler.add(job.flow, wanted, estimate)
             self._work.notify_all()
+            if self._long_passes:
+                self._beside.notify_all()
             # What asks for no output is complete as it is.
             last = [job.fill(place, {}, now, now) for place, sequence in parts if not sequence.outputs]
             done = any(last) and self._claim(job)
@@ -180,11 +186,49 @@ class ServedModel:
     def take(self, budget: int, enough: int) -> list[Work]:
         """The next batch; empty if somebody else took what waited."""
         with self._lock:
-            works = [] if self._closed else self._scheduler.take(budget, enough)
-            now = time.monotonic()
-            for work in works:
-                work.started = now
-            return works
+            works = [] if self._closed else self._scheduler.take(budget, enough, short=not self._express)
+            return _stamped(works)
+
+    @contextmanager
+    def passing(self, works: list[Work], enough: int) -> Iterator[None]:
+        """While a replica computes what it took."""
+        with self._lock:
+            long = self._scheduler.is_long(works, enough)
+            if long:
+                self._long_passes += 1
+                self._beside.notify_all()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._long_passes -= long
+
+    def take_beside(self, budget: int, enough: int) -> list[Work]:
+        """Sleep until a small request waits while every replica is in a long pass, and take such requests. Empty when
+        the engine closes."""
+        with self._lock:
+            while not self._closed:
+                if self._all_in_long_passes() and (works := self._scheduler.take_small(budget, enough)):
+                    return _stamped(works)
+                self._beside.wait()
+            return []
+
+    def wait_for_meeting(self, enough: int) -> bool:
+        """Sleep until `take_beside` would find something. Returns False when the engine closes."""
+        with self._lock:
+            while not self._closed:
+                if self._all_in_long_passes() and self._scheduler.small_waits(enough):
+                    return True
+                self._beside.wait()
+            return False
+
+    def set_express(self, running: bool) -> None:
+        """Whether there is an express lane: large requests need not leave their passes short then."""
+        with self._lock:
+            self._express = running
+
+    def _all_in_long_passes(self) -> bool:
+        return self._long_passes >= max(1, self._replicas_alive)
 
     def still_wanted(self, works: list[Work]) -> list[Work]:
         """Those of running works whose row somebody waits for; the others end here."""
@@ -206,6 +250,7 @@ class ServedModel:
         with self._lock:
             self._scheduler.requeue(work for work in works if not work.deaths)
             self._work.notify_all()
+            self._beside.notify_all()
         self.fail(lost, failures.lost_twice)
 
     def set_replicas(self, alive: int, total: int, outage: str | None) -> None:
@@ -331,6 +376,7 @@ class ServedModel:
             self._refusal = "the engine is closed"
             jobs = list(self._jobs.values())
             self._work.notify_all()
+            self._beside.notify_all()
         for job in jobs:
             self.end(job, Unavailable("the engine is closing"))
 
@@ -351,6 +397,13 @@ class ServedModel:
                 open_requests=self._open,
                 **self._counters.snapshot(),
             )
+
+
+def _stamped(works: list[Work]) -> list[Work]:
+    now = time.monotonic()
+    for work in works:
+        work.started = now
+    return works
 
 
 def _name_item(error: LemniError, request: Request) -> None:

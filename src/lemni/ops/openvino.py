@@ -1,14 +1,14 @@
 """The vocabulary on OpenVINO: calling a family once with these operations writes its graph.
 
 Weights become constants that share the file's memory map. What changes from batch to batch enters through named
-parameters, made when a family first asks for one; `feed` computes the values of those that are in the graph.
+parameters (`openvino_inputs.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
@@ -19,165 +19,8 @@ from lemni.errors import ModelLoadError
 from lemni.hub.codes import Codes, Weight
 from lemni.ops.base import activation_named
 from lemni.ops.int8 import is_large_table, is_worth_it, quantize_rows
-from lemni.ops.plan import FULL, Buckets, RowPlan, Window, neighbours, plan_rows, rounded
-from lemni.types import PackedBatch
-
-Tensor: TypeAlias = ov.Output | ov.Node
-
-_Feeder = Callable[[PackedBatch, RowPlan], NDArray[Any]]
-
-
-def _owners(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
-    """int32 [T]: the sequence of each token, counted from 1, for spare tokens are of sequence 0."""
-    return np.repeat(np.arange(1, len(batch) + 1, dtype=np.int32), batch.lengths)
-
-
-def _segments(batch: PackedBatch, plan: RowPlan) -> NDArray[np.float32]:
-    """float32 [B, T]: 1 where the token belongs to the sequence; a matrix product with it is a sum by sequence."""
-    owner = np.repeat(np.arange(len(batch)), batch.lengths)
-    belongs: NDArray[np.bool_] = owner == np.arange(len(batch))[:, None]
-    return belongs.astype(np.float32)
-
-
-def _pool_mask(batch: PackedBatch) -> NDArray[np.float32]:
-    pooled: NDArray[np.bool_] = batch.positions >= np.repeat(batch.pool_starts, batch.lengths)
-    return pooled[:, None].astype(np.float32)
-
-
-# Parameter name -> its shape and how a batch fills it.
-_FEEDERS: dict[str, tuple[list[int], _Feeder]] = {
-    "ids": ([-1], lambda batch, plan: batch.ids),
-    "positions": ([-1], lambda batch, plan: batch.positions),
-    "token_types": ([-1], lambda batch, plan: batch.token_types),
-    "places": ([-1, 1], lambda batch, plan: (batch.positions[:, None] + 1).astype(np.float32)),
-    "lengths": ([-1, 1], lambda batch, plan: batch.lengths[:, None].astype(np.float32)),
-    "pool_mask": ([-1, 1], lambda batch, plan: _pool_mask(batch)),
-    "first": ([-1], lambda batch, plan: batch.starts + batch.pool_starts),
-    "last": ([-1], lambda batch, plan: batch.starts + batch.lengths - 1),
-    "segments": ([-1, -1], _segments),
-    "owners": ([-1], _owners),
-    "row_tokens": ([-1, -1], lambda batch, plan: plan.token),
-    "row_cells": ([-1], lambda batch, plan: plan.cell),
-    "relative": ([-1, -1], lambda batch, plan: plan.relative),
-    "neighbours": ([-1, 3], lambda batch, plan: neighbours(batch.lengths)),
-}
-
-_FLOATS = ("places", "lengths", "pool_mask", "segments")
-
-# Parameters with an axis of tokens or of sequences, and which: there they get spare ones at the end, so that shapes
-# repeat. A spare token is of no sequence; a spare sequence has one token's length, so that nothing is divided by zero.
-_TOKEN_AXES = {
-    "ids": 0, "positions": 0, "token_types": 0, "places": 0, "pool_mask": 0, "row_cells": 0, "neighbours": 0,
-    "segments": 1, "owners": 0,
-}  # fmt: skip
-_SEQUENCE_AXES = {"lengths": 0, "first": 0, "last": 0, "segments": 0}
-
-
-class OpenVINOInputs:
-    """The parameters of the graph that is being written."""
-
-    def __init__(self) -> None:
-        self.parameters: dict[str, ov.Node] = {}
-        self._feeders: dict[str, _Feeder] = {}
-        self._bucketed: dict[Buckets, int] = {}
-        self._biased: dict[Window, tuple[Tensor, ov.Node]] = {}
-
-    def parameter(self, name: str) -> ov.Node:
-        shape, feeder = _FEEDERS[name]
-        return self._parameter(name, shape, feeder)
-
-    def mask(self, window: Window) -> ov.Node:
-        """float [R, 1, L or 1, L], one parameter for each kind of window in the model."""
-        return self._parameter(f"mask_{window[0]}_{window[1]}", [-1, 1, -1, -1], lambda batch, plan: plan.mask(window))
-
-    def bucketed(self, buckets: Buckets) -> tuple[ov.Node, ov.Node, ov.Node]:
-        """Parameters from `RowPlan.bucketed`: int [W], and two of int [L * L] with the cell of each query and key,
-        in [L, W] by the query and its bucket, and in [W, L] by the bucket and its key."""
-        number = self._bucketed.setdefault(buckets, len(self._bucketed))
-
-        def by_query(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
-            found, places = plan.bucketed(buckets)
-            cells: NDArray[np.int32] = places + np.arange(plan.width, dtype=np.int32)[:, None] * np.int32(len(found))
-            return cells.reshape(-1)
-
-        def by_key(batch: PackedBatch, plan: RowPlan) -> NDArray[np.int32]:
-            _, places = plan.bucketed(buckets)
-            cells: NDArray[np.int32] = places * np.int32(plan.width) + np.arange(plan.width, dtype=np.int32)
-            return cells.reshape(-1)
-
-        return (
-            self._parameter(f"buckets_{number}", [-1], lambda batch, plan: plan.bucketed(buckets)[0]),
-            self._parameter(f"buckets_{number}_by_query", [-1], by_query),
-            self._parameter(f"buckets_{number}_by_key", [-1], by_key),
-        )
-
-    def rows(self, x: Tensor) -> ov.Node:
-        """[T, heads, D] -> [R, heads, L, D]."""
-        rows = op.gather(x, self.parameter("row_tokens"), _ints(_TOKEN_AXIS))
-        return op.transpose(rows, _ints(0, 2, 1, 3))
-
-    def unrows(self, x: Tensor) -> ov.Node:
-        """[R, heads, L, D] -> [T, heads * D]."""
-        flat = op.reshape(op.transpose(x, _ints(0, 2, 1, 3)), _ints(-1, _width(x, 1) * _width(x)), False)
-        return op.gather(flat, self.parameter("row_cells"), _ints(_TOKEN_AXIS))
-
-    def biased(self, window: Window, bias: Tensor) -> ov.Node:
-        """mask + bias [R, heads, L, L]; one node for all layers that share the bias."""
-        if window not in self._biased or self._biased[window][0] is not bias:
-            self._biased[window] = bias, op.add(self.mask(window), bias)
-        return self._biased[window][1]
-
-    def _parameter(self, name: str, shape: list[int], feeder: _Feeder) -> ov.Node:
-        if name not in self.parameters:
-            floats = name in _FLOATS or name.startswith("mask")
-            node = op.parameter(shape, np.float32 if floats else np.int32, name=name)
-            node.output(0).set_names({name})
-            self.parameters[name] = node
-            self._feeders[name] = feeder
-        return self.parameters[name]
-
-    def feed(self, batch: PackedBatch) -> dict[str, NDArray[Any]]:
-        """The value of every parameter in the graph for one batch, with spare tokens, sequences and cells."""
-        plan = plan_rows(batch.lengths, batch.unattended).with_spare_cells()
-        tokens = rounded(batch.tokens) - batch.tokens
-        sequences = rounded(len(batch), parts=4, least=1) - len(batch)
-        values: dict[str, NDArray[Any]] = {}
-        for name, feeder in self._feeders.items():
-            value = feeder(batch, plan)
-            ends = [(0, 0)] * value.ndim
-            for axes, spare in ((_TOKEN_AXES, tokens), (_SEQUENCE_AXES, sequences)):
-                if name in axes:
-                    ends[axes[name]] = (0, spare)
-            values[name] = np.pad(value, ends, constant_values=1 if name == "lengths" else 0)
-        return values
-
-    @property
-    def ids(self) -> ov.Node:
-        return self.parameter("ids")
-
-    @property
-    def positions(self) -> ov.Node:
-        return self.parameter("positions")
-
-    @property
-    def token_types(self) -> ov.Node:
-        return self.parameter("token_types")
-
-    @property
-    def places(self) -> ov.Node:
-        return self.parameter("places")
-
-    @property
-    def lengths(self) -> ov.Node:
-        return self.parameter("lengths")
-
-    @property
-    def pool_mask(self) -> ov.Node:
-        return self.parameter("pool_mask")
-
-
-def _ints(*values: int) -> ov.Node:
-    return op.constant(np.array(values, dtype=np.int64))
+from lemni.ops.openvino_inputs import TOKEN_AXIS, OpenVINOInputs, Tensor, ints, width_of
+from lemni.ops.plan import FULL, Buckets, Window
 
 
 def _shared(array: NDArray[Any]) -> ov.Node:
@@ -209,8 +52,6 @@ def _node(x: Tensor) -> ov.Node:
 def _scalar(value: float) -> ov.Node:
     return op.constant(np.float32(value))
 
-
-_TOKEN_AXIS = 0
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], ov.Node]] = {
     "gelu": lambda x: op.gelu(x, "ERF"),
@@ -263,7 +104,7 @@ class OpenVINOOps:
             found = quantize_rows(node.data)
             # Unfolded before the gather: the plugin then gathers codes and unfolds only what it gathered.
             table = _unfolded(op.constant(found.codes), op.constant(found.zeros), found.scales)
-        return op.gather(table, ids, _ints(_TOKEN_AXIS))
+        return op.gather(table, ids, ints(TOKEN_AXIS))
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> ov.Node:
         product = op.matmul(x, self._matrix(weight), False, True)
@@ -283,20 +124,20 @@ class OpenVINOOps:
         return _unfolded(op.constant(codes), op.constant(zeros), found.scales)
 
     def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> ov.Node:
-        normal = op.mvn(x, _ints(-1), True, eps, "INSIDE_SQRT")
+        normal = op.mvn(x, ints(-1), True, eps, "INSIDE_SQRT")
         if weight is not None:
             normal = op.multiply(normal, weight)
         return normal if bias is None else op.add(normal, bias)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> ov.Node:
-        mean = op.reduce_mean(op.multiply(x, x), _ints(-1), True)
+        mean = op.reduce_mean(op.multiply(x, x), ints(-1), True)
         return op.multiply(op.divide(x, op.sqrt(op.add(mean, _scalar(eps)))), weight)
 
     def activation(self, x: Tensor, name: str) -> ov.Node:
         return activation_named(name, _ACTIVATIONS)(x)
 
     def split(self, x: Tensor, sizes: Seq[int]) -> list[Tensor]:
-        parts = op.variadic_split(x, _ints(-1), _ints(*sizes)).outputs()
+        parts = op.variadic_split(x, ints(-1), ints(*sizes)).outputs()
         # Outputs have no operators, nodes have; compiling drops a conversion to the same type.
         return [op.convert(part, np.float32) for part in parts]
 
@@ -304,20 +145,20 @@ class OpenVINOOps:
         return op.concat(list(xs), -1)
 
     def heads(self, x: Tensor, count: int) -> ov.Node:
-        return op.reshape(x, _ints(0, count, -1), True)
+        return op.reshape(x, ints(0, count, -1), True)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> ov.Node:
-        dim, width = _width(x), _width(cos)
+        dim, width = width_of(x), width_of(cos)
         rotary, rest = (x, None) if dim == width else self.split(x, [width, dim - width])
         half = width // 2
         if interleaved:
-            pairs = op.reshape(rotary, _ints(0, 0, half, 2), True)
+            pairs = op.reshape(rotary, ints(0, 0, half, 2), True)
             even, odd = self.split(pairs, [1, 1])
-            turned = op.reshape(op.concat([op.negative(odd), even], -1), _ints(0, 0, width), True)
+            turned = op.reshape(op.concat([op.negative(odd), even], -1), ints(0, 0, width), True)
         else:
             left, right = self.split(rotary, [half, half])
             turned = op.concat([op.negative(right), left], -1)
-        cos, sin = op.unsqueeze(cos, _ints(1)), op.unsqueeze(sin, _ints(1))
+        cos, sin = op.unsqueeze(cos, ints(1)), op.unsqueeze(sin, ints(1))
         rotated = op.add(op.multiply(rotary, cos), op.multiply(turned, sin))
         return rotated if rest is None else op.concat([rotated, rest], -1)
 
@@ -332,14 +173,14 @@ class OpenVINOOps:
         window: Window = FULL,
         bias: Tensor | None = None,
     ) -> ov.Node:
-        count, kv_count = _width(query, 1), _width(key, 1)
+        count, kv_count = width_of(query, 1), width_of(key, 1)
 
         def shared(x: ov.Node) -> ov.Node:  # every key and value head serves several query heads
             if kv_count == count:
                 return x
-            spread = op.unsqueeze(x, _ints(2))
-            repeated = op.broadcast(spread, _ints(1, 1, count // kv_count, 1, 1), broadcast_spec="BIDIRECTIONAL")
-            return op.reshape(repeated, _ints(0, count, -1, _width(x)), True)
+            spread = op.unsqueeze(x, ints(2))
+            repeated = op.broadcast(spread, ints(1, 1, count // kv_count, 1, 1), broadcast_spec="BIDIRECTIONAL")
+            return op.reshape(repeated, ints(0, count, -1, width_of(x)), True)
 
         mask = inputs.mask(window) if bias is None else inputs.biased(window, bias)
         out = op.scaled_dot_product_attention(
@@ -348,10 +189,10 @@ class OpenVINOOps:
         return inputs.unrows(out)
 
     def relative_bias(self, table: Tensor, inputs: OpenVINOInputs) -> ov.Node:
-        columns = _width(table)
+        columns = width_of(table)
         shifted = op.add(inputs.parameter("relative"), op.constant(np.int32(columns // 2)))
         clipped = op.minimum(op.maximum(shifted, op.constant(np.int32(0))), op.constant(np.int32(columns - 1)))
-        return op.gather(table, clipped, _ints(1))
+        return op.gather(table, clipped, ints(1))
 
     def disentangled_attention(
         self,
@@ -367,15 +208,15 @@ class OpenVINOOps:
     ) -> ov.Node:
         query, key, value = inputs.rows(query), inputs.rows(key), inputs.rows(value)
         found, by_query, by_key = inputs.bucketed(buckets)
-        square = op.concat([_ints(0, 0), _length(query), _length(query)], 0)
+        square = op.concat([ints(0, 0), _length(query), _length(query)], 0)
 
         def table(positions: Tensor) -> ov.Node:  # [heads, N, D] -> [heads, W, D]
-            return op.multiply(op.gather(positions, found, _ints(1)), _scalar(scale))
+            return op.multiply(op.gather(positions, found, ints(1)), _scalar(scale))
 
         def spread(by_bucket: ov.Node, cells: ov.Node) -> ov.Node:  # -> [R, heads, L, L]
             # One list of cells for all rows and heads: several times as fast as GatherElements.
-            flat = op.reshape(by_bucket, _ints(0, 0, -1), True)
-            return op.reshape(op.gather(flat, cells, _ints(2)), square, True)
+            flat = op.reshape(by_bucket, ints(0, 0, -1), True)
+            return op.reshape(op.gather(flat, cells, ints(2)), square, True)
 
         bias = inputs.mask(FULL)
         if position_keys is not None:
@@ -385,29 +226,29 @@ class OpenVINOOps:
         return inputs.unrows(op.scaled_dot_product_attention(query, key, value, bias, _scalar(scale), causal=False))
 
     def neighbours(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
-        dim = _width(x)
+        dim = width_of(x)
         # Index -1 is the row of zeros at the end.
-        padded = op.concat([x, op.constant(np.zeros((1, dim), dtype=np.float32))], _TOKEN_AXIS)
-        rows = op.gather(padded, inputs.parameter("neighbours"), _ints(_TOKEN_AXIS))
-        return op.reshape(rows, _ints(0, 3 * dim), True)
+        padded = op.concat([x, op.constant(np.zeros((1, dim), dtype=np.float32))], TOKEN_AXIS)
+        rows = op.gather(padded, inputs.parameter("neighbours"), ints(TOKEN_AXIS))
+        return op.reshape(rows, ints(0, 3 * dim), True)
 
     def segment_sum(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
         return op.matmul(inputs.parameter("segments"), x, False, False)
 
     def segment_max(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
         # Scattered, as a rectangle of the longest sequence would be many times the size of x.
-        sequences = op.gather(op.shape_of(inputs.lengths), _ints(0), _ints(0))
-        rows = op.add(sequences, _ints(1))
-        lowest = op.broadcast(_scalar(-np.inf), op.concat([rows, _ints(_width(x))], 0))
-        owners = op.unsqueeze(inputs.parameter("owners"), _ints(1))
+        sequences = op.gather(op.shape_of(inputs.lengths), ints(0), ints(0))
+        rows = op.add(sequences, ints(1))
+        lowest = op.broadcast(_scalar(-np.inf), op.concat([rows, ints(width_of(x))], 0))
+        owners = op.unsqueeze(inputs.parameter("owners"), ints(1))
         found = op.scatter_nd_update(lowest, owners, x, "max")
-        return op.slice(found, _ints(1), rows, _ints(1), _ints(0))
+        return op.slice(found, ints(1), rows, ints(1), ints(0))
 
     def first(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
-        return op.gather(x, inputs.parameter("first"), _ints(_TOKEN_AXIS))
+        return op.gather(x, inputs.parameter("first"), ints(TOKEN_AXIS))
 
     def last(self, x: Tensor, inputs: OpenVINOInputs) -> ov.Node:
-        return op.gather(x, inputs.parameter("last"), _ints(_TOKEN_AXIS))
+        return op.gather(x, inputs.parameter("last"), ints(TOKEN_AXIS))
 
     def square_root(self, x: Tensor) -> ov.Node:
         return op.sqrt(x)
@@ -418,11 +259,4 @@ class OpenVINOOps:
 
 def _length(rows: ov.Node) -> ov.Node:
     """int64 [1]: L of [R, heads, L, D]."""
-    return op.gather(op.shape_of(rows), _ints(2), _ints(0))
-
-
-def _width(x: Tensor, axis: int = -1) -> int:
-    """A dimension that is known while the graph is written."""
-    shape = x.get_output_partial_shape(0) if isinstance(x, ov.Node) else x.get_partial_shape()
-    width: int = shape[len(shape) + axis if axis < 0 else axis].get_length()
-    return width
+    return op.gather(op.shape_of(rows), ints(2), ints(0))

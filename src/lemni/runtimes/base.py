@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,11 +73,13 @@ class Limits:
         batch_tokens: token budget that runs best on this device.
         replicas: how many replicas the device wants side by side.
         efficient_tokens: from how many tokens on a larger batch is little faster per token; None if only a full one is.
+        express: whether the backend is an `ExpressBackend`.
     """
 
     batch_tokens: int
     replicas: int = 1
     efficient_tokens: int | None = None
+    express: bool = False
 
 
 class Runtime(Protocol):
@@ -124,6 +126,15 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free all memory. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class ExpressBackend(Protocol):
+    """A backend whose `limits.express` is true."""
+
+    def express(self) -> Runtime:
+        """A replica for small batches, on one thread, that runs beside another's large batch."""
         ...
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lemni.ops.openvino import OpenVINOInputs, OpenVINOOps
+from lemni.ops.openvino import OpenVINOOps
+from lemni.ops.openvino_inputs import OpenVINOInputs
 from lemni.ops.openvino_rows import narrow
 from lemni.runtimes.base import BackendOptions, Blueprint, Limits, by_sequence
 from lemni.runtimes.cpu import compile_for_cpu, cpu_limits, weights_for
@@ -23,6 +24,10 @@ from lemni.types import TOKEN_OUTPUTS, Output, Outputs, PackedBatch
 
 # The inputs by which pooling chooses one token of each sequence.
 _CHOICES = ("first", "last")
+
+
+# Up to so much of matrices the express replica may hold a second time: 128 million weights in float32.
+_EXPRESS_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +54,11 @@ class OpenVINOBackend:
         self._blueprint = blueprint
         self._options = options
         self._lock = threading.Lock()
+        self._weight_bytes = 0
         # One row per sequence first; all outputs where that saves nothing.
         self._graphs = [self._compile(self.outputs - TOKEN_OUTPUTS or self.outputs)]
+        # Its weights are packed once more.
+        self.limits = replace(self.limits, express=self._weight_bytes <= _EXPRESS_BYTES)
 
     def graph(self, wanted: Iterable[Output]) -> Graph:
         """The compiled graph that gives `wanted`."""
@@ -64,6 +72,10 @@ class OpenVINOBackend:
 
     def replica(self, index: int) -> OpenVINORuntime:
         return OpenVINORuntime(self)
+
+    def express(self) -> OpenVINORuntime:
+        options = replace(self._options, threads=1, replicas=1)
+        return OpenVINOBackend(self._blueprint, options).replica(0)
 
     def close(self) -> None:
         self._graphs = []
@@ -82,8 +94,19 @@ class OpenVINOBackend:
             results |= {name: head(ops)(hidden, inputs) for name, head in heads.items() if name not in wanted}
         model = ov.Model(list(results.values()), list(inputs.parameters.values()), "lemni")
         narrow(model, choices)
+        self._weight_bytes = matrix_bytes(model)
         compiled, self.dtype = compile_for_cpu(model, self._options)
         return Graph(compiled, inputs, tuple(results))
+
+
+def matrix_bytes(model: Any) -> int:
+    """Of the constants with two axes that are no tables of embeddings."""
+    total = 0
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) == 2:
+            readers = {port.get_node().get_type_name() for port in node.output(0).get_target_inputs()}
+            total += 0 if "Gather" in readers else node.data.nbytes
+    return total
 
 
 class OpenVINORuntime:

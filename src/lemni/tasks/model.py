@@ -12,7 +12,7 @@ from collections.abc import Sequence as Seq
 from typing import Any, get_args
 
 from lemni.errors import InvalidRequest, LemniError, TaskNotSupported
-from lemni.runtimes.base import Backend, Runtime
+from lemni.runtimes.base import Backend, ExpressBackend, Runtime
 from lemni.tasks.base import Loaded, TaskModel
 from lemni.tasks.tokenizer import Tokenizer, is_unicode
 from lemni.types import (
@@ -68,6 +68,11 @@ class LoadedModel:
 
     def new_runtime(self, replica: int) -> Runtime:
         return self.backend.replica(replica)
+
+    def express_runtime(self) -> Runtime:
+        if not isinstance(self.backend, ExpressBackend):
+            raise NotImplementedError(f"{self.backend.name} has no express replicas")
+        return self.backend.express()
 
     def finish(self, items: Seq[Seq[Row]], request: Request) -> Result:
         fields: dict[str, Any] = {}
