@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,6 +50,18 @@ def test_bulk_work_and_lone_requests_load_no_lane() -> None:
             pass
         check(engine.submit("toy", request("1 2")).result(PATIENCE_S), ["1 2"])
     assert len(model.loaded) == 1
+
+
+def test_the_lane_is_there_before_the_next_small_request() -> None:
+    """Once small requests are known, the first long pass has it loaded."""
+    model = toy()
+    loaded = threading.Event()
+    model.loads = lambda replica: loaded.set() if replica == INDEX else None
+    with engine_of(model) as engine:
+        check(engine.submit("toy", request("1 2")).result(PATIENCE_S), ["1 2"])
+        assert not loaded.is_set()
+        with long_pass(model, engine):
+            assert loaded.wait(PATIENCE_S)
 
 
 def test_large_requests_wait_for_the_replica() -> None:
@@ -101,15 +114,18 @@ def test_a_lane_that_dies_is_opened_again() -> None:
 
 def test_a_lane_that_cannot_be_loaded_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     model = toy()
+    tried = threading.Event()
 
     def load(replica: int) -> None:
         if replica == INDEX:
+            tried.set()
             raise MemoryError("no room")
 
     model.loads = load
     with engine_of(model) as engine:
         with long_pass(model, engine):
             waiting = engine.submit("toy", request("1 2"))
+            assert tried.wait(PATIENCE_S)
         check(waiting.result(PATIENCE_S), ["1 2"])
         check(engine.submit("toy", request("3 4")).result(PATIENCE_S), ["3 4"])
     assert "no express lane" in caplog.text

@@ -2,7 +2,7 @@
 
 A pass cannot be interrupted, and behind a long document a query would wait for all of it. Where the backend can
 (`Limits.express`), a replica of its own takes small requests while every other one is in a long pass, and the operating
-system shares the cores among them. It is loaded when the two meet for the first time, so bulk work alone does not pay.
+system shares the cores among them. It is loaded with the first long pass after a small request, so bulk work alone does not pay.
 """
 
 from __future__ import annotations

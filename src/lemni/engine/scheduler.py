@@ -193,9 +193,9 @@ class Scheduler:
         """As `take`, of small requests only."""
         return self._fill(budget, lambda flow, room: room if flow.is_small(enough) else -1)
 
-    def small_waits(self, enough: int) -> bool:
-        """Whether `take_small` would find something."""
-        return any(flow.is_small(enough) for flow in self._queue.waiting())
+    def knows_small(self, enough: int) -> bool:
+        """Whether a small request was taken before, or waits."""
+        return bool(self._brief) or any(flow.is_small(enough) for flow in self._queue.waiting())
 
     def _fill(self, budget: int, most: Callable[[Flow, int], int]) -> list[Work]:
         """A batch by turns. `most` tells how many tokens a flow may add to a batch with room for so many; less than

@@ -214,10 +214,11 @@ class ServedModel:
             return []
 
     def wait_for_meeting(self, enough: int) -> bool:
-        """Sleep until `take_beside` would find something. Returns False when the engine closes."""
+        """Sleep until every replica is in a long pass and small requests come or came. Returns False when the engine
+        closes."""
         with self._lock:
             while not self._closed:
-                if self._all_in_long_passes() and self._scheduler.small_waits(enough):
+                if self._all_in_long_passes() and self._scheduler.knows_small(enough):
                     return True
                 self._beside.wait()
             return False
