@@ -73,9 +73,11 @@ def choose(owners: _Owners, body: Mapping[str, Any], prefer: str | None = None) 
 
 
 def _endpoint(owners: _Owners) -> Endpoint:
+    before_there_is_a_body = fallback(owners)[0]
+
     async def endpoint(http: Request) -> Response:
         service = service_of(http)
-        http.state.dialect = fallback(owners)[0]
+        http.state.dialect = before_there_is_a_body
         body = await read_body(http, service.settings.max_body_mib) if http.method == "POST" else {}
         http.state.dialect, operation = choose(owners, body, service.settings.prefer)
         return await operation.handler(Call(http, service, body))
