@@ -61,6 +61,16 @@ def float32_ways(inputs: int, outputs: int, threads: int) -> Iterator[tuple[str,
         yield "torch", lambda: torch.mm(first, second, out=result)
 
 
+def bfloat16_ways(inputs: int, outputs: int, threads: int) -> Iterator[tuple[str, Multiply]]:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((ROWS, inputs), dtype=np.float32)
+    weights = rng.standard_normal((inputs, outputs), dtype=np.float32)
+    yield "openvino", _openvino(rows, weights, threads, "bf16")
+    if torch := _torch(threads):
+        first, second = torch.from_numpy(rows).bfloat16(), torch.from_numpy(weights).bfloat16()
+        yield "torch", lambda: torch.mm(first, second)
+
+
 def int8_ways(inputs: int, outputs: int, threads: int) -> Iterator[tuple[str, Multiply]]:
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 255, (ROWS, inputs), dtype=np.uint8)
@@ -73,7 +83,9 @@ def int8_ways(inputs: int, outputs: int, threads: int) -> Iterator[tuple[str, Mu
         yield "torch", lambda: torch._int_mm(first, second)
 
 
-def _openvino(rows: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], threads: int) -> Multiply:
+def _openvino(
+    rows: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], threads: int, precision: str = "f32"
+) -> Multiply:
     """A graph of one multiplication of fixed shape; integers are marked as codes, so that they stay integers."""
     import openvino as ov
     from openvino import opset13 as ops
@@ -85,7 +97,7 @@ def _openvino(rows: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], threads
         scales = np.full((weights.shape[1], 1), 0.01, np.float32)
         right = ops.multiply(ops.convert(right, np.float32), ops.constant(scales))
     graph = ov.Model([ops.matmul(left, right, False, True)], [given])
-    hints = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     request = ov.Core().compile_model(graph, "CPU", hints).create_infer_request()
     request.set_input_tensor(ov.Tensor(rows))
     return request.infer
@@ -112,7 +124,7 @@ def fastest_s(multiply: Multiply) -> float:
 
 def rate(shapes: Shapes, precision: str, threads: int) -> tuple[float, dict[str, float]]:
     """GFLOP/s (for integers GOP/s) over a layer's matrices: of the fastest library for each, and of each library."""
-    ways = float32_ways if precision == "fp32" else int8_ways
+    ways = {"fp32": float32_ways, "bf16": bfloat16_ways, "int8": int8_ways}[precision]
     seconds = [
         {name: fastest_s(way) for name, way in ways(inputs, outputs, threads)} for inputs, outputs in shapes.linear
     ]
@@ -125,7 +137,7 @@ def rate(shapes: Shapes, precision: str, threads: int) -> tuple[float, dict[str,
 def add(report: Report, name: str, shapes: Shapes, threads: int) -> dict[str, float]:
     """Measure; GFLOP/s at each precision."""
     found = {}
-    for precision in ("fp32", "int8"):
+    for precision in ("fp32", "bf16", "int8"):
         found[precision], each = rate(shapes, precision, threads)
         for library, value in each.items():
             report.add(f"{name}: matrices in {precision}", library, gflop_per_s=value)

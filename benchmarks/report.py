@@ -52,7 +52,7 @@ class Report:
             times = "×" if base in found else ""
             print(f"\n{case}\n{'':32}" + "".join(f"{readable(key):>14}{times:>8}" for key in known))
             for engine, values in found.items():
-                cells = (cell(values.get(key), found.get(base or "", {}).get(key)) for key in known)
+                cells = (cell(values.get(key), found.get(base or "", {}).get(key), key) for key in known)
                 print(f"{engine:32}" + "".join(cells))
         for text in self.notes:
             print(f"\n* {text}" if text is self.notes[0] else f"* {text}")
@@ -108,10 +108,12 @@ def readable(key: str) -> str:
     return key.replace("_per_", "/").replace("_", " ")
 
 
-def cell(value: float | None, base: float | None) -> str:
-    """Four digits that count, and the ratio to the base; 22 characters."""
+def cell(value: float | None, base: float | None, key: str = "") -> str:
+    """Four digits that count, and the ratio to the base; 22 characters. A cosine has five digits and no ratio."""
     if value is None:
         return f"{'-':>14}{'':8}"
+    if key.endswith("cosine"):
+        return f"{value:14.5f}{'':8}"
     number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{number:>14}" + (f"{value / base:8.2f}" if base else f"{'':8}")
 

@@ -44,6 +44,8 @@ def sentence_transformers(options: Options) -> Run:
         how["session_options"].intra_op_num_threads = options["threads"]
     if options["backend"] == "openvino":
         how["ov_config"] = {"INFERENCE_NUM_THREADS": str(options["threads"]), "PERFORMANCE_HINT": "LATENCY"}
+        if options.get("hint"):
+            how["ov_config"]["INFERENCE_PRECISION_HINT"] = options["hint"]
     model = SentenceTransformer(options["model"], device="cpu", backend=options["backend"], model_kwargs=how)
     return lambda texts: model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 
