@@ -82,7 +82,8 @@ def load_model(
         trust_pickle=model.trust_pickle,
     )
     store = TensorStore(spec.weights)
-    backend = open_backend(runtime, Blueprint(spec, _encoder(spec, store), kind_module(spec.kind).heads(spec)), options)
+    heads = kind_module(spec.kind).heads(spec)
+    backend = open_backend(runtime, Blueprint(spec, _encoder(spec, store), heads, store.release_pages), options)
     try:
         loaded = _assemble(model, spec, backend, store.parameters(), media or MediaSettings.model_validate({}))
         store.release_pages()

@@ -37,11 +37,13 @@ class Blueprint:
         encoder: makes the family on an array library. Backends with model code of their own (transformers, ONNX)
             leave it alone.
         heads: make what the task puts on top, such as pooling and Dense modules.
+        release: gives back the memory of the weight files' pages, which are read again when they are needed.
     """
 
     spec: ModelSpec
     encoder: Callable[[Ops], Encoder]
     heads: Heads
+    release: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

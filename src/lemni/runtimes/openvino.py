@@ -96,6 +96,7 @@ class OpenVINOBackend:
         narrow(model, choices)
         self._weight_bytes = matrix_bytes(model)
         compiled, self.dtype = compile_for_cpu(model, self._options)
+        self._blueprint.release()
         return Graph(compiled, inputs, tuple(results))
 
 
