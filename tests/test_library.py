@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import doctest
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -216,6 +218,19 @@ def test_closing_frees_the_weights(minilm: ModelFiles) -> None:
     gc.collect()
     assert all(weight() is None for weight in weights)
     model.close()
+
+
+@pytest.mark.parametrize("words", [150, 250])
+def test_a_program_may_end_without_closing(words: int, minilm: ModelFiles) -> None:
+    """Here the express lane is being loaded for the long texts when the program ends."""
+    program = f"""
+import lemni
+model = lemni.load({str(minilm.path)!r}, device="cpu")
+model.embed("a query")
+model.embed(["word " * {words}] * 4)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "terminate" in ended.stderr) == (0, False)
 
 
 def test_cut_texts_are_never_silent(model: lemni.Embedder, caplog: pytest.LogCaptureFixture) -> None:

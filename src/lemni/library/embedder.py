@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sized
@@ -133,6 +135,8 @@ class Embedder:
         self._closing = threading.Lock()
         self._closed = False
         self._engine.start()
+        self._process = os.getpid()
+        atexit.register(self._at_exit)
 
     def embed(self, texts: Item | Seq[Item], **how: Unpack[How]) -> _Vectors:
         """Dense vectors of texts, token id lists, images or sounds (`lemni.Image(data)`, `lemni.Audio(data)`).
@@ -239,11 +243,17 @@ class Embedder:
 
     def close(self) -> None:
         """End what is in flight, stop the threads, free the memory. Idempotent."""
+        atexit.unregister(self._at_exit)
         self._engine.close()
         with self._closing:
             if not self._closed:
                 self._closed = True
                 self._model.close()
+
+    def _at_exit(self) -> None:
+        """A thread that is inside of OpenVINO when Python ends aborts the process; a forked child has none."""
+        if os.getpid() == self._process:
+            self.close()
 
     def __enter__(self) -> Embedder:
         return self
