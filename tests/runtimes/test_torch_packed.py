@@ -311,6 +311,25 @@ def test_what_is_compiled_gives_the_same_for_all_shapes(name: str, tiny: Any) ->
     assert len(graphs) == 2
 
 
+def test_models_of_other_sizes_are_compiled_each_for_itself(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    for number in range(9):  # more than torch.compile makes of one function
+        folder = tmp_path / str(number)
+        config = hf.BertConfig(**{**SIZES, "num_hidden_layers": 1 + number % 2, "intermediate_size": 40 + number})
+        hf.BertModel(config).save_pretrained(folder)
+        model_of(folder, Kernels(varlen, compiler=torch_compiler(backend)))
+        assert len(graphs) == 2 * number + 2
+        weights = [node.meta["example_value"] for node in graphs[-1].graph.nodes if "weight" in node.name]
+        assert len(weights) >= 6
+        assert all(isinstance(size, int) for weight in weights for size in weight.shape)
+
+
 def test_compiled_passes_are_recorded(tiny: Any) -> None:
     folder, reference = tiny("one layer")
     torch._dynamo.reset()

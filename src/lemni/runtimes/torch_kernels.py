@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +17,8 @@ from lemni.runtimes.torch_graphs import Capture, cuda_capture
 
 Compiler: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 """A function -> the same function, compiled when it is called."""
+
+_numbers = count()
 
 
 @dataclass(frozen=True)
@@ -49,4 +53,12 @@ def kernels_of(device: torch.device, dtype: torch.dtype, options: BackendOptions
 
 def torch_compiler(backend: str | Callable[..., Any] = "inductor") -> Compiler:
     """torch.compile. What has changed between the first two batches may change from then on."""
-    return lambda function: torch.compile(function, backend=backend)
+    return lambda function: torch.compile(_of_its_own(function), backend=backend)
+
+
+def _of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with code and a name that no other has. By these torch.compile counts its graphs, of which it makes few,
+    and knows sizes that change: models that share them run out of graphs, and have weights without fixed sizes."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace(co_name=f"encoder_{next(_numbers)}")
+    return FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
