@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lemni.engine.scheduler import BRIEF_BATCHES, NO_LIMIT, Flow, Place, Scheduler, State, Work
+from lemni.engine.scheduler import BRIEF_BATCHES, MAX_SKIPPED, NO_LIMIT, Flow, Place, Scheduler, State, Work
 from lemni.types import Priority, Sequence
 
 WEIGHT = 8
@@ -49,6 +49,16 @@ def test_what_does_not_fit_makes_room_for_the_next_that_is_half_as_long() -> Non
     flow_of(queue, *distinct([60, 50, 30, 10]))
     # Beside 60 neither 50 fits nor 30, and 10 is under half of 50; beside 50 there is room for 30.
     assert [tokens_of(queue.take(85)) for _ in range(3)] == [[60], [50, 30], [10]]
+
+
+def test_a_small_request_is_found_behind_many_large_ones() -> None:
+    queue = scheduler()
+    for number in range(3 * MAX_SKIPPED):
+        flow_of(queue, *distinct([6] * 60, 1000 * number))
+    assert queue.take_small(200, enough=64) == []
+    flow_of(queue, sequence(100, mark=7))  # its turn is after theirs
+    assert tokens_of(queue.take_small(200, enough=64)) == [100]
+    assert tokens_of(queue.take(12, enough=64)) == [6, 6]
 
 
 def test_large_requests_leave_batches_short_while_small_ones_come() -> None:

@@ -190,7 +190,9 @@ class Scheduler:
         return self._fill(budget, most)
 
     def take_small(self, budget: int, enough: int) -> list[Work]:
-        """As `take`, of small requests only."""
+        """As `take`, of small requests only, however many large ones are before them."""
+        if not any(flow.is_small(enough) for flow in self._queue.waiting()):
+            return []
         return self._fill(budget, lambda flow, room: room if flow.is_small(enough) else -1)
 
     def knows_small(self, enough: int) -> bool:
@@ -203,7 +205,8 @@ class Scheduler:
         batch: list[Work] = []
         room = budget
         skipped: list[Turn[Flow]] = []
-        while room > 0 and len(skipped) < MAX_SKIPPED and (flow := self._queue.first()):
+        misfits = 0
+        while room > 0 and misfits < MAX_SKIPPED and (flow := self._queue.first()):
             limit = most(flow, room)
             work = flow.pick(limit if batch else NO_LIMIT) if limit >= 0 else None
             if work is not None:
@@ -214,6 +217,7 @@ class Scheduler:
                 self._wait_or_leave(flow)
             elif flow.pending:
                 skipped.append(self._queue.skip())
+                misfits += limit >= 0
             else:
                 self._queue.leave(flow)
         self._queue.restore(skipped)
