@@ -46,7 +46,7 @@ class Dialects:
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
         """What answers a path without parameters; None where the framework has to look."""
-        return self._endpoints.get((method, path))
+        return None if "{" in path else self._endpoints.get((method, path))
 
     def knows(self, path: str) -> bool:
         """Whether a dialect answers the path."""
