@@ -96,6 +96,15 @@ def test_a_folder_is_a_model(form: Any, pooled: bool, tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_inside_the_model(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)])
+    spec, output = spec_of(tmp_path / "model"), tmp_path / "model" / "out"
+    first = export_model(spec, output, ExportOptions(check=False))
+    second = export_model(spec, output, ExportOptions("openvino", check=False))
+    assert set(second.files[2:]) == set(first.files[1:])
+    assert not (output / "out").exists()
+
+
 def test_lengths_in_the_files_of_a_folder(tmp_path: Path) -> None:
     model = sentence_model(tmp_path, [Pooling(32)])
     spec = spec_of(tmp_path / "model")

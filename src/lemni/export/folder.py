@@ -44,8 +44,12 @@ def written_over(spec: ModelSpec, output: Path, max_length: int | None) -> Path 
 def _files(spec: ModelSpec, output: Path, max_length: int | None) -> Iterator[tuple[Path, bytes]]:
     root, transformer = spec.files.path, spec.transformer_path
     lengths = {} if max_length is None else _lengths(spec, max_length)
+    own = output.resolve()  # may lie in the model's folder, with what an export before has left there
+    whole = root.resolve()
     for file in sorted(root.rglob("*")):
         relative = file.relative_to(root)
+        if own != whole and (whole / relative).is_relative_to(own) and own.is_relative_to(whole):
+            continue
         hidden = any(part.startswith(".") for part in relative.parts)
         inside = file.parent in (root, transformer)
         if not file.is_file() or hidden or file.name == _OWN or _OTHER_RUNTIMES.intersection(relative.parts):
