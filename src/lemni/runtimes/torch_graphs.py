@@ -147,9 +147,11 @@ def cuda_capture(device: torch.device) -> Capture:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device):
             stream = torch.cuda.Stream(device)  # the one that torch keeps may be another device's
-            # Other threads may allocate and wait on the device while this one records.
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                results = work()
+            # torch.cuda.graph leaves the thread on its stream when a recording fails: this puts it back.
+            with torch.cuda.stream(torch.cuda.current_stream(device)):
+                # Other threads may allocate and wait on the device while this one records.
+                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                    results = work()
         return graph.replay, results
 
     return capture
