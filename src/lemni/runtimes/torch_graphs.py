@@ -142,16 +142,19 @@ class Graphs:
 def cuda_capture(device: torch.device) -> Capture:
     """CUDA graphs that share their memory: one is replayed at a time, and its results are copied before the next."""
     pool = torch.cuda.graph_pool_handle()
+    # One for all recordings, as cuBLAS keeps memory for each stream; the one that torch has may be another device's.
+    stream = torch.cuda.Stream(device)
 
     def capture(work: Work) -> tuple[Callable[[], None], list[torch.Tensor]]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device):
-            stream = torch.cuda.Stream(device)  # the one that torch keeps may be another device's
+        with (
+            torch.cuda.device(device),
             # torch.cuda.graph leaves the thread on its stream when a recording fails: this puts it back.
-            with torch.cuda.stream(torch.cuda.current_stream(device)):
-                # Other threads may allocate and wait on the device while this one records.
-                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                    results = work()
+            torch.cuda.stream(torch.cuda.current_stream(device)),
+            # Other threads may allocate and wait on the device while this one records.
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
+            results = work()
         return graph.replay, results
 
     return capture
