@@ -271,6 +271,32 @@ def test_a_recording_that_fails_is_tried_once(tiny: Any, caplog: pytest.LogCaptu
     assert "not permitted" in caplog.text
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_recording_without_memory_is_tried_again(ended: bool, tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
+    replays = Replays()
+    full = [True, True]
+
+    def capture(work: Any) -> Any:
+        if not full:
+            return replays(work)
+        try:
+            raise torch.OutOfMemoryError("tried to allocate 2 MiB")
+        finally:
+            full.pop()
+            if not ended:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    folder, reference = tiny("bert")
+    model, batch = model_of(folder, Kernels(varlen, capture=capture)), batch_of(5, 3)
+    run(model, batch)
+    with pytest.raises(MemoryError, match="2 MiB"):
+        run(model, batch)
+    for one in (batch_of(8), batch):  # a single sequence has nothing smaller: it is computed without a recording
+        assert np.abs(concatenated(run(model, one), "tokens") - states_of(reference, one)).max() <= 1e-4
+    assert (replays.recorded, replays.replayed) == (1, 1)
+    assert not caplog.records
+
+
 def test_lanes_in_threads_keep_their_batches_apart(tiny: Any) -> None:
     folder, _ = tiny("bert")
     plain, model = model_of(folder, Kernels()), model_of(folder, Kernels(varlen, capture=Replays()))

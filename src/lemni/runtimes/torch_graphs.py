@@ -97,7 +97,11 @@ class Graphs:
         self._met: set[tuple[Bucket, tuple[Output, ...]]] = set()
 
     def __call__(self, batch: PackedBatch, names: Seq[Output], uploads: Uploads) -> list[torch.Tensor] | None:
-        """The outputs by these names, which the next call overwrites; None if the batch must be computed eagerly."""
+        """The outputs by these names, which the next call overwrites; None if the batch must be computed eagerly.
+
+        Raises:
+            torch.OutOfMemoryError: recording a batch that could be smaller. It is tried again with the next.
+        """
         bucket = bucket_of(batch)
         if bucket is None:
             return None
@@ -107,7 +111,12 @@ class Graphs:
             return None
         padded = filled(batch, bucket)
         if key not in self._recordings:
-            self._recordings[key] = self._record(padded, bucket, names, uploads)
+            try:
+                self._recordings[key] = self._record(padded, bucket, names, uploads)
+            except torch.OutOfMemoryError:
+                if len(batch) > 1:  # the engine tries a smaller one
+                    raise
+                return None
         recording = self._recordings[key]
         if recording is None:
             return None
@@ -132,7 +141,11 @@ class Graphs:
         try:
             work()
             replay, results = self._capture(work)
+        except torch.OutOfMemoryError:  # says nothing of graphs: the next batch tries again
+            raise
         except (RuntimeError, NotPacked) as error:
+            if isinstance(error.__context__, torch.OutOfMemoryError):  # ending the recording failed after it
+                raise torch.OutOfMemoryError(str(error.__context__)) from error
             logger.warning("no graph, batches of up to %d tokens are computed eagerly: %s", bucket.tokens, error)
             return None
         logger.debug("recorded batches of up to %d tokens and %d sequences", *bucket)
