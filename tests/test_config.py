@@ -101,7 +101,7 @@ def test_every_field_can_be_set_in_each_source(section: type[Any], tmp_path: Pat
         "prefer": "vllm",
     }
     for name, info in section.model_fields.items():
-        value = samples.get(name) or ("true" if info.annotation is bool else "17")
+        value = samples.get(name) or (str(not info.default).lower() if info.annotation is bool else "17")
         sources: list[dict[str, Any]] = [
             {"flags": {name: value}},
             {"environ": {f"LEMNI_{name.upper()}": value}},

@@ -168,6 +168,9 @@ class EngineSettings(_Settings):
         None, ge=1, description="Copies of a model that run side by side; by device if not given."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads for computing; all cores if not given.")
+    express: bool = Field(
+        True, description="On CPUs, a second copy of a model that small requests get beside long forward passes."
+    )
     tokenizer_threads: int = Field(2, ge=1, description="Threads that tokenise.")
     interactive_weight: int = Field(8, ge=1, description="Share of an interactive request against a bulk one (1).")
     request_timeout_s: float = Field(600.0, gt=0, description="Deadline of a request that names none, in seconds.")

@@ -10,7 +10,7 @@ import pytest
 
 from lemni.engine import Engine
 from lemni.engine.express import INDEX
-from tests.engine.toy import PATIENCE_S, Gate, ToyModel, check, engine_of, request
+from tests.engine.toy import PATIENCE_S, Gate, ToyModel, Watch, check, engine_of, request
 
 ENOUGH = 4
 LONG = " ".join(["9"] * 20)
@@ -138,3 +138,41 @@ def test_errors_on_the_lane_are_the_requests_own() -> None:
         bad = engine.submit("toy", request("6 1"))
         check(engine.submit("toy", request("2 3")).result(PATIENCE_S), ["2 3"])
         assert "cannot compute" not in str(bad.exception(PATIENCE_S))  # what went wrong inside is for the log
+
+
+def test_the_setting_leaves_the_lane_out() -> None:
+    model = toy()
+    with engine_of(model, express=False) as engine:
+        with long_pass(model, engine):
+            waiting = engine.submit("toy", request("1 2"))
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+        check(waiting.result(PATIENCE_S), ["1 2"])
+    assert len(model.loaded) == 1
+
+
+def test_a_pass_that_hangs_no_longer_counts_once_its_replica_is_replaced() -> None:
+    model = toy()
+    model.gates[9] = gate = Gate()
+    with engine_of(model, forward_timeout_s=0.2) as engine:
+        served = engine._models["toy"].served
+        watch = Watch(engine)
+        stuck = engine.submit("toy", request(LONG))
+        gate.wait_entered()
+        assert served._long_passes == 1
+        del model.gates[9]
+        watch.wait_for(1)
+        check(stuck.result(PATIENCE_S), [LONG])
+        assert served._long_passes == 0
+        gate.open()
+    assert served._long_passes == 0
+
+
+def test_what_the_lane_computes_does_not_tell_how_fast_a_replica_is() -> None:
+    model = toy()
+    with engine_of(model) as engine:
+        with long_pass(model, engine):
+            check(engine.submit("toy", request("1 2")).result(PATIENCE_S), ["1 2"])
+            status = engine.status()["toy"]
+            assert (status.batches, status.tokens_per_s) == (1, 0.0)
+        assert engine.status()["toy"].tokens_per_s > 0

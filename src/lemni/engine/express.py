@@ -2,7 +2,8 @@
 
 A pass cannot be interrupted, and behind a long document a query would wait for all of it. Where the backend can
 (`Limits.express`), a replica of its own takes small requests while every other one is in a long pass, and the operating
-system shares the cores among them. It is loaded with the first long pass after a small request, so bulk work alone does not pay.
+system shares the cores among them. It is loaded with the first long pass after a small request; bulk
+work alone does not pay.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ INDEX = -1
 class ExpressReplica(Replica):
     """Takes what `ServedModel.take_beside` gives, without a slot: it runs beside the passes that have them."""
 
+    label = "the express lane"
+    tells_speed = False
+
     def _run(self) -> None:
-        self._served.set_express(True)
+        self._served.count_express(1)
         try:
             while not self._dead and (works := self._served.take_beside(self.budget, self._enough)):
                 with self._lock:
@@ -32,7 +36,7 @@ class ExpressReplica(Replica):
         except BaseException as cause:
             self._die(cause)
         finally:
-            self._served.set_express(False)
+            self._served.count_express(-1)
             close_quietly(self._runtime)
 
 

@@ -42,7 +42,12 @@ class ReplicaBroken(Exception):
 class Replica:
     """Attributes:
     budget: tokens of one batch; less than at the start after memory ran out.
+    label: for the log.
+    tells_speed: whether its passes say how fast a replica is.
     """
+
+    label: str
+    tells_speed = True
 
     def __init__(
         self,
@@ -58,6 +63,8 @@ class Replica:
         on_death: Callable[[Replica, BaseException], None],
     ) -> None:
         self.index = index
+        if index >= 0:
+            self.label = f"replica {index}"
         self.budget = budget
         self._full_budget = budget
         self._calm = 0  # good passes since the budget last changed
@@ -70,10 +77,11 @@ class Replica:
         self._alarm = alarm
         self._forward_timeout_s = forward_timeout_s
         self._on_death = on_death
-        self._lock = threading.Lock()  # guards the four below, which the watchdog looks at
+        self._lock = threading.Lock()  # guards the five below, which the watchdog looks at
         self._aboard: set[Work] = set()
         self._slot: Slot | None = None
         self._pass = 0  # number of the forward pass that runs
+        self._long = False  # the pass that runs keeps small requests waiting
         self._dead = False
         self._failures = 0  # since the last forward pass that succeeded
         self._thread = threading.Thread(target=self._run, name=f"lemni-{served.name}-{index}", daemon=True)
@@ -101,13 +109,22 @@ class Replica:
         try:
             works = self._served.take(self.budget, self._enough)
             if works:
+                long = self._served.begin_pass(works, self._enough)
                 with self._lock:
                     self._slot = slot
                     self._aboard = set(works)
-                with self._served.passing(works, self._enough):
-                    self._compute(works)
+                    self._long = long
+                self._compute(works)
         finally:
+            self._end_pass()
             slot.release()
+
+    def _end_pass(self) -> None:
+        """Idempotent, and from any thread: the watchdog ends a stuck pass."""
+        with self._lock:
+            long, self._long = self._long, False
+        if long:
+            self._served.end_long_pass()
 
     def _compute(self, works: list[Work]) -> None:
         groups = [works]
@@ -151,7 +168,8 @@ class Replica:
         """A row for each work."""
         started = time.monotonic()
         rows = self._run_pass([work.sequence for work in group])
-        self._served.ran(sum(work.tokens for work in group), time.monotonic() - started)
+        took_s = time.monotonic() - started
+        self._served.ran(sum(work.tokens for work in group), took_s if self.tells_speed else None)
         return rows
 
     def _run_pass(self, sequences: list[Sequence]) -> list[Outputs]:
@@ -185,8 +203,8 @@ class Replica:
         self._calm = 0
         self._calm_needed = min(max(CALM_PASSES, 2 * self._calm_needed), MAX_CALM_PASSES)
         self.budget = max(1, old // 2)
-        message = "%s: replica %d is out of memory; token budget %d -> %d (%s)"
-        log.warning(message, name, self.index, old, self.budget, error)
+        message = "%s: %s is out of memory; token budget %d -> %d (%s)"
+        log.warning(message, name, self.label, old, self.budget, error)
 
     def _grow(self) -> None:
         """A pass succeeded: what took the memory may be gone."""
@@ -196,7 +214,7 @@ class Replica:
         if self._calm >= self._calm_needed:
             self._calm = 0
             self.budget = min(2 * self.budget, self._full_budget)
-            log.info("%s: replica %d tries a token budget of %d again", self._served.name, self.index, self.budget)
+            log.info("%s: %s tries a token budget of %d again", self._served.name, self.label, self.budget)
 
     def _land(self, group: list[Work]) -> bool:
         """The group is no longer aboard. False if the replica is dead: somebody else has its works."""
@@ -221,12 +239,13 @@ class Replica:
             works = sorted(self._aboard, key=lambda work: work.serial)
             self._aboard.clear()
             slot = self._slot
+        self._end_pass()
         if slot is not None:
             slot.release()
         try:
             self._on_death(self, cause)
         except BaseException:  # such as no thread to be had for loading: the works must not be lost for that
-            log.exception("%s: replica %d cannot be replaced", self._served.name, self.index)
+            log.exception("%s: %s cannot be replaced", self._served.name, self.label)
         finally:
             self._served.requeue(works)
 

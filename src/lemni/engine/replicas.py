@@ -76,7 +76,7 @@ class Replicas:
         for index, runtime in enumerate(runtimes):
             self._install(index, runtime)
         limits = runtimes[0].limits
-        if limits.express and limits.efficient_tokens:
+        if self._settings.express and limits.express and limits.efficient_tokens:
             self._express = ExpressLane(self._served, limits.efficient_tokens, self._express_replica)
             self._express.open()
 

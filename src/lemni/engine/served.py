@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from lemni.config import EngineSettings
 from lemni.engine import failures
@@ -38,7 +37,7 @@ class ServedModel:
         self._work = threading.Condition(self._lock)  # replicas wait here
         self._beside = threading.Condition(self._lock)  # the express lane waits here
         self._long_passes = 0  # forward passes under way that small requests would have to wait for
-        self._express = False
+        self._express = 0  # replicas of the lane; one that hangs may have a successor
         self._quiet = threading.Condition(self._lock)  # drain waits here
         self._scheduler = Scheduler(settings.max_queue_tokens, settings.interactive_weight)
         self._jobs: dict[Flow, Job] = {}
@@ -189,19 +188,19 @@ class ServedModel:
             works = [] if self._closed else self._scheduler.take(budget, enough, short=not self._express)
             return _stamped(works)
 
-    @contextmanager
-    def passing(self, works: list[Work], enough: int) -> Iterator[None]:
-        """While a replica computes what it took."""
+    def begin_pass(self, works: list[Work], enough: int) -> bool:
+        """A replica computes what it took. Returns whether small requests would have to wait for it."""
         with self._lock:
             long = self._scheduler.is_long(works, enough)
             if long:
                 self._long_passes += 1
                 self._beside.notify_all()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._long_passes -= long
+            return long
+
+    def end_long_pass(self) -> None:
+        """One that `begin_pass` said is long has ended, or its replica is dead."""
+        with self._lock:
+            self._long_passes -= 1
 
     def take_beside(self, budget: int, enough: int) -> list[Work]:
         """Sleep until a small request waits while every replica is in a long pass, and take such requests. Empty when
@@ -223,10 +222,10 @@ class ServedModel:
                 self._beside.wait()
             return False
 
-    def set_express(self, running: bool) -> None:
-        """Whether there is an express lane: large requests need not leave their passes short then."""
+    def count_express(self, change: int) -> None:
+        """An express replica has begun or ended; while there is one, large requests fill their passes."""
         with self._lock:
-            self._express = running
+            self._express += change
 
     def _all_in_long_passes(self) -> bool:
         return self._long_passes >= max(1, self._replicas_alive)
@@ -239,8 +238,8 @@ class ServedModel:
                     self._scheduler.complete(work)
             return [work for work in works if work.wanters]
 
-    def ran(self, tokens: int, seconds: float) -> None:
-        """A forward pass of `tokens` tokens succeeded."""
+    def ran(self, tokens: int, seconds: float | None) -> None:
+        """A forward pass of `tokens` tokens succeeded, in so many seconds if they tell how fast a replica is."""
         with self._lock:
             self._counters.ran(tokens, seconds)
 

@@ -89,10 +89,12 @@ class Counters:
             self.tokens += int(outcome.token_counts.sum())
             self.truncated += len(outcome.truncated)
 
-    def ran(self, tokens: int, seconds: float) -> None:
-        """A forward pass succeeded."""
+    def ran(self, tokens: int, seconds: float | None) -> None:
+        """A forward pass succeeded; without seconds it does not count for the speed."""
         self.batches += 1
         self.batch_tokens += tokens
         self.batch_sizes[1 << (tokens - 1).bit_length()] += 1
+        if seconds is None:
+            return
         speed = tokens / max(seconds, 1e-6)
         self.tokens_per_s = speed if not self.tokens_per_s else 0.8 * self.tokens_per_s + 0.2 * speed

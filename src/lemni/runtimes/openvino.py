@@ -55,20 +55,23 @@ class OpenVINOBackend:
         self._options = options
         self._lock = threading.Lock()
         self._weight_bytes = 0
-        # One row per sequence first; all outputs where that saves nothing.
-        self._graphs = [self._compile(self.outputs - TOKEN_OUTPUTS or self.outputs)]
+        # All outputs in one graph, but hidden states of tokens are seldom asked for.
+        self._graphs = [self._compile(self.outputs - {"tokens"} or self.outputs)]
         # Its weights are packed once more.
         self.limits = replace(self.limits, express=self._weight_bytes <= _EXPRESS_BYTES)
 
     def graph(self, wanted: Iterable[Output]) -> Graph:
         """The compiled graph that gives `wanted`."""
         needed = set(wanted)
-        with self._lock:
-            for graph in self._graphs:
-                if needed <= set(graph.outputs):
-                    return graph
-            self._graphs.append(self._compile(self.outputs))
-            return self._graphs[-1]
+        if (found := self._found(needed)) is None:
+            with self._lock:
+                if (found := self._found(needed)) is None:
+                    found = self._compile(self.outputs)
+                    self._graphs.append(found)
+        return found
+
+    def _found(self, needed: set[Output]) -> Graph | None:
+        return next((graph for graph in self._graphs if needed <= set(graph.outputs)), None)
 
     def replica(self, index: int) -> OpenVINORuntime:
         return OpenVINORuntime(self)
@@ -90,7 +93,7 @@ class OpenVINOBackend:
         heads = self._blueprint.heads
         results = {name: head(ops)(hidden, inputs) for name, head in heads.items() if name in wanted}
         choices = [inputs.parameters[name] for name in _CHOICES if name in inputs.parameters]
-        if not choices:
+        if not choices or not TOKEN_OUTPUTS.isdisjoint(results):
             results |= {name: head(ops)(hidden, inputs) for name, head in heads.items() if name not in wanted}
         model = ov.Model(list(results.values()), list(inputs.parameters.values()), "lemni")
         narrow(model, choices)
