@@ -33,6 +33,8 @@ CRANFIELD = STSB.parents[1] / "cranfield"
 QUERY_TOKENS = 12
 PAUSE_S = 0.05
 """Between the queries of somebody who does not only wait for answers."""
+SPIN_S = 1.5
+"""vLLM's workers spin for a second after their last request, which the next server must not pay."""
 BULK_CLIENTS = 2
 BULK_SIZES = (128, 256)
 DOCUMENT_WORDS = 64
@@ -93,6 +95,8 @@ def under_load(servers: Mapping[str, Server], load: Load, rounds: int, seconds: 
                     one = load.run(server.url, requests[size], clients=clients, seconds=seconds, model=MODEL)
                     case = f"{clients} clients x {size} texts"
                     found[case, name].append(_values(one, server.cpu_s() - before))
+                    if "vllm" in name:
+                        time.sleep(SPIN_S)
     for (case, name), values in found.items():
         report.add(case, name, **{key: median(one[key] for one in values) for key in values[0]})
     return report

@@ -22,6 +22,8 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "INFINITY_ANONYMOUS_USAGE_STATS": "0",
     "VLLM_NO_USAGE_STATS": "1",
+    # It would keep a core for itself.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "TOKENIZERS_PARALLELISM": "true",
 }
 Task = Literal["embed", "rerank"]
