@@ -167,3 +167,24 @@ def test_eight_bit_floats_are_refused_by_name_but_their_bytes_can_be_had(tmp_pat
     assert store.raw("x").tolist() == [1, 2]
     with pytest.raises(ModelLoadError, match=r"f8\.safetensors: tensor 'x' is stored as F8_E4M3"):
         store.numpy("x")
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (4, 1)])
+def test_scales_of_codes_may_have_no_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    from safetensors.numpy import save_file
+
+    codes = np.arange(12, dtype=np.int8).reshape(4, 3)
+    sides = {"x_scale": np.full(shape, 0.5, np.float32), "x_zero_point": np.full(shape, 2, np.int8)}
+    save_file({"x": codes, **sides}, tmp_path / "codes.safetensors")
+    store = TensorStore([tmp_path / "codes.safetensors"])
+    expected = (codes.astype(np.float32) - 2) / 2
+    np.testing.assert_array_equal(store.numpy("x"), expected)
+    np.testing.assert_array_equal(store.rows("x", [3, 1]), expected[[3, 1]])
+
+
+def test_codes_without_axes_are_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.array(3, np.int8), "x_scale": np.array(2, np.float32)}, tmp_path / "codes.safetensors")
+    with pytest.raises(ModelLoadError, match=r"tensor 'x' is int8 \(\) with scales"):
+        TensorStore([tmp_path / "codes.safetensors"]).numpy("x")

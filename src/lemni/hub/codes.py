@@ -86,9 +86,9 @@ def stored(name: str, codes: NDArray[Any], scales: NDArray[Any], zeros: NDArray[
     Raises:
         ModelLoadError: they do not fit each other, such as scales of groups.
     """
-    count = len(codes) if codes.ndim == 2 else -1
     sides = [side for side in (scales, zeros) if side is not None]
-    if codes.dtype != np.int8 or not all(side.size in (1, count) for side in sides):
+    count = len(codes) if codes.ndim == 2 else 0
+    if codes.dtype != np.int8 or codes.ndim != 2 or not all(side.size in (1, count) for side in sides):
         shapes = ", ".join(str(side.shape) for side in sides)
         raise ModelLoadError(
             f"tensor {name!r} is {codes.dtype} {codes.shape} with scales and zero points of {shapes}; "

@@ -135,8 +135,11 @@ class TensorStore:
         """`array`, or with its scales and zero points the codes that it is; `rows` are those of the tensor in it."""
         if array.dtype != np.int8 or name + SCALE not in self._entries:
             return array
-        count = self.shape(name)[0]
-        sides = (self.numpy(name + side) if name + side in self._entries else None for side in (SCALE, ZERO))
+        count = math.prod(self.shape(name)[:1])
+        # One for the whole tensor may be stored without axes.
+        sides = (
+            np.atleast_1d(self.numpy(name + side)) if name + side in self._entries else None for side in (SCALE, ZERO)
+        )
         scales, zeros = (side[rows] if side is not None and len(side) == count else side for side in sides)
         assert scales is not None
         return stored(name, array, scales, zeros)
