@@ -16,7 +16,7 @@ import transformers as hf
 from numpy.typing import NDArray
 
 from lemni.ops.torch import TorchInputs
-from lemni.ops.torch_staging import Downloads, Uploads, sizes
+from lemni.ops.torch_staging import Uploads, sizes
 from lemni.runtimes.base import BackendOptions, Heads
 from lemni.runtimes.torch import Lane
 from lemni.runtimes.torch_devices import running, torch_limits
@@ -173,30 +173,6 @@ def test_masks_at_the_end_are_computed_in_rows(tiny: Any) -> None:
     expected = concatenated(run(plain, masked), "tokens")
     assert np.abs(found - expected).max() <= 1e-5
     assert np.abs(concatenated(run(model, batch), "tokens") - expected).max() > 0.01
-
-
-def test_every_part_of_a_batch_arrives() -> None:
-    batch = dataclasses.replace(batch_of(3, 1, 4, starts=True), token_types=np.arange(8, dtype=np.int32))
-    uploads = Uploads(CPU)
-    found = uploads.stage(batch)
-    for name in ("ids", "positions", "token_types", "pool_starts"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(batch, name))
-    assert found.segments.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
-    assert (found.offsets.tolist(), found.first.tolist(), found.last.tolist()) == ([0, 3, 4, 8], [1, 3, 5], [2, 3, 7])
-    uploads.stage(batch_of(50, 50))  # the host's memory is written again, what was staged is not
-    np.testing.assert_array_equal(found.ids, batch.ids)
-
-
-def test_results_are_arrays_of_their_own() -> None:
-    downloads = Downloads(CPU)
-    tensors = [torch.rand(3, 2), torch.rand(5, dtype=torch.float64).half(), torch.rand(0, 4)]
-    downloads.start(tensors)
-    first = downloads.wait()
-    downloads.start([torch.zeros(40)])
-    downloads.wait()
-    for array, tensor in zip(first, tensors, strict=True):
-        assert array.dtype == np.float32
-        np.testing.assert_array_equal(array, tensor.float())
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from lemni.ops.plan import rounded
 from lemni.types import PackedBatch
 
+KEPT_BYTES = 256 * 2**20
+"""Of pinned memory for results; larger ones, such as a large batch over a vocabulary, come by ordinary memory."""
+
 
 class Fields(NamedTuple):
     """The parts of a staged batch, int32. Sequences may be empty; then what is said of their tokens is of some other.
@@ -113,23 +116,35 @@ class Downloads:
         self._arrived = Fence(device)
         self._host = torch.empty(0, dtype=torch.float32)
         self._pieces: list[torch.Tensor] = []
+        self._reused = True  # the memory of the pieces
 
     def start(self, tensors: list[torch.Tensor]) -> None:
-        """Begin to copy tensors of any float type, after the work that makes them. Returns before they are there."""
+        """Begin to copy tensors of any float type, after the work that makes them.
+
+        Returns before they are there, unless they are more than KEPT_BYTES.
+        """
         self._arrived.wait()
-        size = sum(tensor.numel() for tensor in tensors)
-        if len(self._host) < size:
-            self._host = torch.empty(rounded(size, 2), dtype=torch.float32, pin_memory=self._device.type == "cuda")
         self._pieces = []
-        start = 0
-        for tensor in tensors:
-            piece = self._host[start : start + tensor.numel()].view(tensor.shape)
-            piece.copy_(tensor.float(), non_blocking=True)  # a half would be converted by the host, after a wait
-            self._pieces.append(piece)
-            start += tensor.numel()
+        for tensor, place in zip(tensors, self._places(tensors), strict=True):
+            place.copy_(tensor.float(), non_blocking=True)  # a half would be converted by the host, after a wait
+            self._pieces.append(place)
         self._arrived.raise_here()
 
     def wait(self) -> list[NDArray[np.float32]]:
         """The tensors of `start`, in float32 arrays of their own."""
         self._arrived.wait()
-        return [np.array(piece.numpy()) for piece in self._pieces]
+        pieces, self._pieces = self._pieces, []
+        return [np.array(piece.numpy()) if self._reused else piece.numpy() for piece in pieces]
+
+    def _places(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Memory on the host, float32 in their shapes."""
+        counts = [tensor.numel() for tensor in tensors]
+        size = sum(counts)
+        self._reused = size * self._host.itemsize <= KEPT_BYTES
+        if not self._reused:
+            return [torch.empty(tensor.shape, dtype=torch.float32) for tensor in tensors]
+        if len(self._host) < size:
+            size = min(rounded(size, 2), KEPT_BYTES // self._host.itemsize)
+            self._host = torch.empty(size, dtype=torch.float32, pin_memory=self._device.type == "cuda")
+        pieces = self._host[: sum(counts)].split(counts)
+        return [piece.view(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]
