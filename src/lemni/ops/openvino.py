@@ -80,6 +80,7 @@ class OpenVINOOps:
     def __init__(self, *, weights: Literal["float32", "float16", "int8"] = "float32") -> None:
         self._weights = weights
         self._codes: dict[str, Codes] = {}  # name of the node that unfolds them -> stored codes
+        self._matrices: dict[str, ov.Node] = {}  # name of a weight's node -> what unfolds its unsigned codes
 
     def constant(self, array: Weight) -> ov.Node:
         if isinstance(array, Codes):
@@ -114,6 +115,9 @@ class OpenVINOOps:
         if self._weights != "int8":
             return weight
         node = _node(weight)
+        name = node.get_name()
+        if name in self._matrices:  # of a layer that is used several times
+            return self._matrices[name]
         found = self._codes.get(node.get_friendly_name())
         if found is None:
             if node.get_type_name() != "Constant" or not is_worth_it(node.data.shape):
@@ -121,7 +125,8 @@ class OpenVINOOps:
             found = quantize_rows(node.data)
         # The plugin multiplies unsigned codes only; signed ones it would unfold.
         codes, zeros = found.unsigned()
-        return _unfolded(op.constant(codes), op.constant(zeros), found.scales)
+        unfolded = self._matrices[name] = _unfolded(op.constant(codes), op.constant(zeros), found.scales)
+        return unfolded
 
     def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> ov.Node:
         normal = op.mvn(x, ints(-1), True, eps, "INSIDE_SQRT")
