@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers.models import Dense, Normalize, Pooling
 
 import lemni
@@ -213,3 +214,36 @@ def test_a_file_that_computes_something_else_is_found(tmp_path: Path, monkeypatc
     with pytest.raises(ModelLoadError, match=r"last_hidden_state differs from Lemni's own by .* on ONNX Runtime"):
         export_model(spec_of(tmp_path / "model"), tmp_path / "x.onnx", ExportOptions())
     assert not (tmp_path / "x.onnx").exists()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_an_export_that_fails_changes_nothing(form: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lemni.export.model._LARGEST_FILE", 1000)  # the weights are a file of their own
+    sentence_model(tmp_path, [Pooling(32)])
+    spec, out, new = spec_of(tmp_path / "model"), tmp_path / "out", tmp_path / "new" / "folder"
+    export_model(spec, out, ExportOptions(form))
+    before = contents(out)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][5, 5] = 1e6
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "model" / "README.md").write_text("changed")
+    spec = spec_of(tmp_path / "model")
+    for output in (out, new):
+        with pytest.raises(ModelLoadError, match=r"word_embeddings\.weight has values over 65504"):
+            export_model(spec, output, ExportOptions(form, dtype="float16", force=True))
+    monkeypatch.setitem(onnx_ops._ACTIVATIONS, "gelu", lambda x: x)
+    for output in (out, new):
+        with pytest.raises(ModelLoadError, match="differs from Lemni's own by"):
+            export_model(spec, output, ExportOptions(form, force=True))
+    assert contents(out) == before
+    assert not (tmp_path / "new").exists()
+    monkeypatch.undo()
+    export_model(spec, out, ExportOptions(form, force=True))
+    assert (out / "README.md").read_text() == "changed"
+    assert not (out / "onnx" / "model.onnx_data").exists()  # the graph has its weights in it now
+    with lemni.load(str(out)) as loaded, lemni.load(str(tmp_path / "model"), runtime="openvino") as own:
+        assert np.abs(loaded.embed(TEXTS) - own.embed(TEXTS)).max() <= 1e-4

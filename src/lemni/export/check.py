@@ -63,11 +63,11 @@ def check(spec: ModelSpec, written: Written, path: Path, options: ExportOptions)
         values = np.asarray(results[name], np.float32)
         values = values[mask] if output.by_token else values
         if values.shape != wanted.shape:
-            raise ModelLoadError(f"{path}: {name} has the shape {values.shape}, expected {wanted.shape}")
+            raise ModelLoadError(f"{path.name}: {name} has the shape {values.shape}, expected {wanted.shape}")
         difference = float(np.abs(values - wanted).max())
         # Not <=, so that NaN is none.
         if not difference < _ALLOWED[options.dtype] * max(1.0, float(np.abs(wanted).max())):
-            raise ModelLoadError(f"{path}: {name} differs from Lemni's own by {difference:.3g} on {engine}")
+            raise ModelLoadError(f"{path.name}: {name} differs from Lemni's own by {difference:.3g} on {engine}")
         differences[name] = difference
     return Checked(engine, differences)
 
@@ -78,7 +78,7 @@ def _validate(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelLoadError(f"{path}: is not valid ONNX: {error}") from error
+        raise ModelLoadError(f"{path.name}: is not valid ONNX: {error}") from error
 
 
 def _session(path: Path) -> tuple[str, Run]:

@@ -8,7 +8,8 @@ becomes a whole model: the graph where optimum and sentence-transformers look fo
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -117,21 +118,20 @@ def export_model(spec: ModelSpec, output: Path, options: ExportOptions) -> Expor
         raise ConfigError(
             f"max_seq_length is {options.max_length}, but {spec.files.id} has positions for {longest} tokens"
         )
-    graph.parent.mkdir(parents=True, exist_ok=True)
-    for stale in targets:
-        stale.unlink(missing_ok=True)
+    with _draft_folder(graph.parent) as folder:
+        draft = folder / graph.name  # the graph says by name where its weights are
+        if options.format == "onnx":
+            write_onnx(written, draft)
+        else:
+            _write_openvino(written, draft, half=options.dtype == "float16")
+        found = check(spec, written, draft, options) if options.check else None
+        made = [target for target in targets if (folder / target.name).exists()]
+        for target in reversed(targets):  # the graph last
+            if target in made:
+                (folder / target.name).replace(target)
+            else:
+                target.unlink(missing_ok=True)
     files = [] if alone else copy_model(spec, output, options.max_length)
-    if options.format == "onnx":
-        write_onnx(written, graph)
-    else:
-        _write_openvino(written, graph, half=options.dtype == "float16")
-    try:
-        found = check(spec, written, graph, options) if options.check else None
-    except ModelLoadError:  # nobody shall use it
-        for file in targets:
-            file.unlink(missing_ok=True)
-        raise
-    made = [file for file in targets if file.exists()]
     differences = dict.fromkeys(written.outputs) if found is None else found.differences
     engine = None if found is None else found.engine
     return Export(graph, (*made, *files), tuple(written.inputs), differences, engine, options.opset)
@@ -160,6 +160,20 @@ def _beside(graph: Path) -> list[Path]:
     if graph.suffix == ".xml":
         return [graph.with_suffix(".bin")]
     return [graph.with_name(f"{graph.name}_data")]
+
+
+@contextmanager
+def _draft_folder(parent: Path) -> Iterator[Path]:
+    """A folder for files that are not what they shall be yet, on the disk where they go. Nothing is left of it."""
+    missing = [one for one in (parent, *parent.parents) if not one.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
+            yield Path(folder)
+    finally:
+        with suppress(OSError):  # folders with files in them
+            for one in missing:
+                one.rmdir()
 
 
 @dataclass(frozen=True)
@@ -212,17 +226,12 @@ def write_onnx(written: Written, path: Path) -> None:
     graph = written.graph
     outside = graph.weight_bytes() > _LARGEST_FILE
     [data] = _beside(path)
-    parts = []
     if outside:
-        parts.append((data.with_name(f"{data.name}.part"), data))
-        with parts[0][0].open("wb") as file:
+        with data.open("wb") as file:
             graph.write_weights(file)
     model = graph.proto(external=data.name if outside else None, metadata=written.metadata)
-    parts.append((path.with_name(f"{path.name}.part"), path))
-    with parts[-1][0].open("wb") as file:
+    with path.open("wb") as file:
         file.write(model.SerializeToString())
-    for part, final in parts:
-        part.replace(final)
 
 
 def _write_openvino(written: Written, path: Path, *, half: bool) -> None:
