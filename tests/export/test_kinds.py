@@ -216,6 +216,23 @@ def test_a_file_that_computes_something_else_is_found(tmp_path: Path, monkeypatc
     assert not (tmp_path / "x.onnx").exists()
 
 
+def test_a_folder_of_links_is_not_written_through(tmp_path: Path) -> None:
+    sentence_model(tmp_path, [Pooling(32)])
+    blobs, out = tmp_path / "blobs", tmp_path / "out"
+    (out / "onnx").mkdir(parents=True)
+    blobs.mkdir()
+    for name in ("config.json", "tokenizer_config.json", "onnx/model.onnx"):
+        blob = blobs / name.replace("/", "-")
+        blob.write_bytes(b"shared")
+        (out / name).symlink_to(blob)
+    spec = spec_of(tmp_path / "model")
+    export_model(spec, out, ExportOptions(force=True, max_length=7))
+    assert set(contents(blobs).values()) == {b"shared"}
+    assert not any(file.is_symlink() for file in out.rglob("*"))
+    assert (out / "config.json").read_bytes() == (tmp_path / "model" / "config.json").read_bytes()
+    assert spec_of(out).max_length == 7
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 

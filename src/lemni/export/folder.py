@@ -28,6 +28,7 @@ def copy_model(spec: ModelSpec, output: Path, max_length: int | None) -> list[Pa
     for target, content in _files(spec, output, max_length):
         if not (target.exists() and target.read_bytes() == content):
             target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)  # a link, whose file others may share, would be written through
             target.write_bytes(content)
         written.append(target)
     return written
