@@ -102,3 +102,15 @@ def test_without_torch(minilm: ModelFiles, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     done = run("export", str(minilm.path), "-o", "x.onnx", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("output", ["there/models/x/1", "there/x.onnx", "link/out"])
+@pytest.mark.parametrize(("variable", "name"), [("LEMNI_CACHE_DIR", "Lemni's"), ("HF_HUB_CACHE", "the Hugging Face")])
+def test_no_cache_is_written_into(output: str, variable: str, name: str, minilm: ModelFiles, tmp_path: Path) -> None:
+    cache = tmp_path / "there"
+    (cache / "out").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(cache)
+    done = run("export", str(minilm.path), "-o", output, "--force", cwd=tmp_path, env={variable: str(cache)})
+    assert error_line(done) == f"{output}: is inside {name} cache, {cache}; name a place outside of it"
+    assert list(cache.iterdir()) == [cache / "out"]
+    assert not list((cache / "out").iterdir())

@@ -69,3 +69,13 @@ def test_a_folder_is_written_and_shown(model: str, tmp_path: Path) -> None:
 )
 def test_mistakes(model: str, arguments: list[str], message: str, tmp_path: Path) -> None:
     assert message in error_line(lemni("quantize", model, *arguments, cwd=tmp_path))
+
+
+def test_no_cache_is_written_into(model: str, tmp_path: Path) -> None:
+    cache = tmp_path / "there"
+    arguments = ("--precision", "fp16", "-o", "there/half")
+    cache.mkdir()
+    for variable, name in (("LEMNI_CACHE_DIR", "Lemni's"), ("HF_HUB_CACHE", "the Hugging Face")):
+        done = lemni("quantize", model, *arguments, cwd=tmp_path, env={variable: str(cache)})
+        assert error_line(done) == f"there/half: is inside {name} cache, {cache}; name a place outside of it"
+    assert not list(cache.iterdir())

@@ -83,7 +83,9 @@ def export(
     """
     from lemni import hub
     from lemni.export import ExportOptions, export_model
+    from lemni.hub.outputs import check_output
 
+    check_output(output, settings.hub)
     spec = hub.describe(hub.resolve(name, settings.hub, revision))
     start = perf_counter()
     options = ExportOptions(form, opset, dtype, pooled, max_seq_length, check, force)

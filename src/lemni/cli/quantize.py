@@ -74,6 +74,8 @@ def quantize(
     The written folder is a whole model: every other file is copied. int8 is stored in the layout of compressed-tensors,
     which transformers reads too.
     """
+    from lemni.hub.outputs import check_output
+
     context = click.get_current_context()
     if precision == "compare":
         _compare(settings, name, output, texts, sts, retrieval, accuracy, rounds, plot, as_json)
@@ -83,6 +85,7 @@ def quantize(
         raise click.UsageError(f"--{given[0]} is for --precision compare", context)
     if output is None:
         raise click.UsageError("name a new folder for the model with -o", context)
+    check_output(output, settings.hub)
     _write(_spec(settings, name), precision, output, as_json)
 
 
