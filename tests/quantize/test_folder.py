@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model2vec import StaticModel
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 
 import lemni
 from lemni.config import HubSettings
@@ -102,9 +104,10 @@ def test_shards(codes: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(vectors(folder), vectors(codes))
 
 
-def test_planned_bytes_are_written(tmp_path: Path) -> None:
-    spec = spec_of(save_bert(tmp_path / "model"))
-    for precision in ("fp32", "fp16", "bf16", "int8"):
+def test_planned_bytes_are_written(minilm: ModelFiles, tmp_path: Path) -> None:
+    tiny = spec_of(save_bert(tmp_path / "model"))
+    plans: list[tuple[ModelSpec, Precision]] = [(tiny, "fp32"), (tiny, "fp16"), (tiny, "bf16")]
+    for spec, precision in [*plans, (describe(minilm), "int8")]:
         written = write_model(spec, precision, tmp_path / precision)
         header = int.from_bytes((written.path / "model.safetensors").read_bytes()[:8], "little")
         assert planned_bytes(spec, precision) == written.weights_bytes - header - 8
@@ -135,6 +138,24 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"word_embeddings\.weight' has values over 65504"):
         write_model(spec, "fp16", tmp_path / "half")
     assert not list(tmp_path.glob("*half*"))
+
+
+def test_no_int8_that_would_be_floats(tmp_path: Path) -> None:
+    small = spec_of(save_bert(tmp_path / "small"))
+    with pytest.raises(ConfigError, match="has no layer of 64 rows and columns or more, so int8 would change nothing"):
+        write_model(small, "int8", tmp_path / "codes")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "small" / "tokenizer.json"))
+    vectors = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 96)).astype(np.float32)
+    StaticModel(vectors, tokenizer).save_pretrained(str(tmp_path / "table"))
+    table = spec_of(tmp_path / "table")
+    assert table.model_type == "model2vec"
+    with pytest.raises(ConfigError, match="is a table of vectors, which has no int8: choose fp16 or bf16"):
+        write_model(table, "int8", tmp_path / "codes")
+    assert not list(tmp_path.glob("*codes*"))
+    half = write_model(table, "fp16", tmp_path / "half").path
+    expected = StaticModel.from_pretrained(str(half)).encode(["a cat"])
+    with lemni.load(str(half), device="cpu") as model:
+        np.testing.assert_allclose(model.embed(["a cat"]), expected, atol=2e-3)
 
 
 @pytest.mark.parametrize(

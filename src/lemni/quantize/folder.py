@@ -16,6 +16,7 @@ from lemni.hub.cache import MANIFEST
 from lemni.hub.quantization import FORMAT, METHOD, check_scheme
 from lemni.hub.spec import ModelSpec
 from lemni.hub.tensors import TensorStore
+from lemni.ops.int8 import SMALLEST_SIDE
 from lemni.quantize.files import write_weights
 from lemni.quantize.precisions import DTYPES, Precision, layers_of, plan
 
@@ -92,9 +93,19 @@ def check(spec: ModelSpec, precision: Precision) -> None:
     if not spec.weights:
         raise ModelLoadError(f"{spec.files.id} has no safetensors weights, which are what is written anew")
     check_scheme(spec)
-    if precision == "int8" and (spec.model_type not in FAMILIES or spec.kind == "multimodal"):
+    if precision != "int8":
+        return
+    if spec.model_type == "model2vec":
+        raise ConfigError(f"{spec.files.id} is a table of vectors, which has no int8: choose fp16 or bf16")
+    if spec.model_type not in FAMILIES or spec.kind == "multimodal":
         kind = "with images or sound" if spec.kind == "multimodal" else f"of type {spec.model_type or 'unknown'!r}"
         raise ConfigError(f"{spec.files.id} is a model {kind}, which is not computed in int8: choose fp16 or bf16")
+    with TensorStore(spec.weights) as store:
+        if not layers_of(plan(store, precision)):
+            raise ConfigError(
+                f"{spec.files.id} has no layer of {SMALLEST_SIDE} rows and columns or more, so int8 would change "
+                "nothing: choose fp16 or bf16"
+            )
 
 
 def source_bytes(spec: ModelSpec) -> int:
