@@ -125,6 +125,34 @@ def test_weights_for_other_libraries_stay_behind(tmp_path: Path) -> None:
     assert (written / "2_Dense/model.safetensors").read_bytes() == b"x"
 
 
+@pytest.mark.parametrize("name", ["empty", "link", ".", "new", "dangling", "empty/../other"])
+def test_empty_folders_are_filled(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(save_bert(tmp_path / "model"))
+    empty = tmp_path / "work" / "empty"
+    empty.mkdir(parents=True)
+    (tmp_path / "work" / "link").symlink_to(empty)
+    (tmp_path / "work" / "dangling").symlink_to(tmp_path / "target")
+    monkeypatch.chdir(empty if name == "." else empty.parent)
+    before = empty.stat().st_ino
+    written = write_model(spec, "fp16", Path(name)).path
+    expected = {path.relative_to(spec.files.path) for path in spec.files.path.rglob("*")}
+    assert {path.relative_to(written) for path in written.rglob("*")} == expected
+    assert empty.stat().st_ino == before  # a mount point cannot be replaced
+    assert not list(tmp_path.rglob("*.part"))
+    np.testing.assert_array_equal(vectors(written.resolve()), vectors(spec.files.path, "float16"))
+
+
+def test_a_failure_leaves_an_empty_folder_empty(tmp_path: Path) -> None:
+    folder = save_bert(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][0, 0] = 1e6
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (tmp_path / "empty" / ".empty.part").mkdir(parents=True)  # of a run that was killed
+    with pytest.raises(ConfigError, match="has values over 65504"):
+        write_model(spec_of(folder), "fp16", tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     folder = save_bert(tmp_path / "model")
     spec = spec_of(folder)

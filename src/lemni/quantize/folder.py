@@ -46,7 +46,7 @@ class Written:
 
 
 def write_model(spec: ModelSpec, precision: Precision, output: Path) -> Written:
-    """Write the model into the new folder `output`.
+    """Write the model into `output`, a new folder or an empty one.
 
     It appears when all is written. Modules of their own folders, such as Dense, stay as they are.
 
@@ -55,13 +55,15 @@ def write_model(spec: ModelSpec, precision: Precision, output: Path) -> Written:
         ModelLoadError: broken files, or weights in a scheme that Lemni does not read.
     """
     check(spec, precision)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    final = output.resolve()
+    is_there = final.exists()  # it may be a mount point, or what a link leads to: it stays, and is filled
+    draft = (final if is_there else final.parent) / f".{final.name}.part"
+    if is_there and (not final.is_dir() or any(path != draft for path in final.iterdir())):
         raise ConfigError(f"{output}: is there already; name a new folder")
-    if not output.parent.is_dir():
+    if not final.parent.is_dir():
         raise ConfigError(f"{output.parent}: there is no such folder")
     root, transformer = spec.files.path, spec.transformer_path
     others = _other_files(spec)
-    draft = output.with_name(f".{output.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     try:
         for file in others:
@@ -79,13 +81,21 @@ def write_model(spec: ModelSpec, precision: Precision, output: Path) -> Written:
             config = _config(spec.config, precision, layers, names)
             (inside / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         size = sum(path.stat().st_size for path in written)
-        if output.exists():
-            output.rmdir()
-        draft.rename(output)
+        if is_there:
+            _move_up(draft)
+        else:
+            draft.rename(final)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return Written(output, size, source_bytes(spec), len(layers))
+
+
+def _move_up(draft: Path) -> None:
+    """Move what is in a folder into the one around it, last the files that make that one a model's."""
+    for path in sorted(draft.iterdir(), key=lambda path: path.name in ("config.json", "modules.json")):
+        path.rename(draft.parent / path.name)
+    draft.rmdir()
 
 
 def check(spec: ModelSpec, precision: Precision) -> None:
