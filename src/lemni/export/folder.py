@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lemni.hub.jsonfile import read_json
+from lemni.hub.kinds import name_in_config
 from lemni.hub.spec import ModelSpec
 
 # Weights of the transformer for some library, wherever they are kept.
@@ -44,9 +46,11 @@ def written_over(spec: ModelSpec, output: Path, max_length: int | None) -> Path 
 
 def _files(spec: ModelSpec, output: Path, max_length: int | None) -> Iterator[tuple[Path, bytes]]:
     root, transformer = spec.files.path, spec.transformer_path
-    lengths = {} if max_length is None else _lengths(spec, max_length)
+    changed = {} if max_length is None else _lengths(spec, max_length)
     own = output.resolve()  # may lie in the model's folder, with what an export before has left there
     whole = root.resolve()
+    if own != whole and (name := name_in_config(spec.files)) is not None:
+        changed[transformer / "config.json"] = _json({**spec.config, "_name_or_path": name})
     for file in sorted(root.rglob("*")):
         relative = file.relative_to(root)
         if own != whole and (whole / relative).is_relative_to(own) and own.is_relative_to(whole):
@@ -57,9 +61,9 @@ def _files(spec: ModelSpec, output: Path, max_length: int | None) -> Iterator[tu
             continue
         if inside and file.name.endswith(_WEIGHTS):
             continue
-        if file not in lengths:
+        if file not in changed:
             yield output / relative, file.read_bytes()
-    for file, content in lengths.items():
+    for file, content in changed.items():
         yield output / file.relative_to(root), content
 
 
@@ -70,5 +74,9 @@ def _lengths(spec: ModelSpec, max_length: int) -> dict[Path, bytes]:
     found = {}
     for name, key in keys.items():
         config = read_json(folder / name) if (folder / name).exists() else {}
-        found[folder / name] = (json.dumps({**config, key: max_length}, indent=2, ensure_ascii=False) + "\n").encode()
+        found[folder / name] = _json({**config, key: max_length})
     return found
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -15,7 +15,7 @@ from lemni.errors import ModelLoadError
 from lemni.hub.chat_templates import names_pair_roles
 from lemni.hub.jsonfile import read_json, read_json_value
 from lemni.hub.router import Router, read_router
-from lemni.hub.spec import ModelKind
+from lemni.hub.spec import ModelFiles, ModelKind
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,28 @@ def _is_causal_reranker(folder: Folder) -> bool:
         return folder.has_module("LogitScore")
     is_causal = folder.architecture.endswith("ForCausalLM")
     return is_causal and (names_pair_roles(folder.path) or named_like(folder.config, folder.path, "rerank"))
+
+
+# The words by which a kind is known, those that say more than the kind first.
+_WORDS: dict[ModelKind, tuple[str, ...]] = {"sparse": ("splade",), "causal_reranker": ("mxbai-rerank", "rerank")}
+
+
+def name_in_config(files: ModelFiles) -> str | None:
+    """The `_name_or_path` that a copy of a model needs in its config.json, where the kind is known by the path alone.
+
+    Raises:
+        ModelLoadError: a broken file.
+    """
+    path = files.path
+    folder = read_folder(path)
+    words = _WORDS.get(kind_of(path), ())
+    if folder.modules or names_pair_roles(path):
+        return None
+    own = str(folder.config.get("_name_or_path", ""))
+    asked = [] if files.source == "folder" else [files.id]
+    names = [own, *asked, *reversed(path.resolve().parts[-3:])]
+    found = next((name for word in words for name in names if word in name.lower()), None)
+    return None if found == own else found
 
 
 def _is_colbert(folder: Folder) -> bool:

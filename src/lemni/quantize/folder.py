@@ -13,12 +13,15 @@ from typing import Any
 from lemni.errors import ConfigError, ModelLoadError
 from lemni.families import FAMILIES
 from lemni.hub.cache import MANIFEST
+from lemni.hub.describe import describe
+from lemni.hub.kinds import name_in_config
 from lemni.hub.quantization import FORMAT, METHOD, check_scheme
-from lemni.hub.spec import ModelSpec
+from lemni.hub.spec import ModelFiles, ModelSpec
 from lemni.hub.tensors import TensorStore
 from lemni.ops.int8 import SMALLEST_SIDE
 from lemni.quantize.files import write_weights
 from lemni.quantize.precisions import DTYPES, Precision, layers_of, plan
+from lemni.tasks.causal_layouts import same_layout
 
 # The same weights in other forms, which would be stale beside the new ones.
 _OTHER_WEIGHTS = (
@@ -51,7 +54,8 @@ def write_model(spec: ModelSpec, precision: Precision, output: Path) -> Written:
     It appears when all is written. Modules of their own folders, such as Dense, stay as they are.
 
     Raises:
-        ConfigError: the folder is there and not empty; the model or its values cannot have this precision.
+        ConfigError: the folder is there and not empty, or its name makes it a model of another kind; the model or its
+            values cannot have this precision.
         ModelLoadError: broken files, or weights in a scheme that Lemni does not read.
     """
     check(spec, precision)
@@ -78,8 +82,9 @@ def write_model(spec: ModelSpec, precision: Precision, output: Path) -> Written:
             layers = layers_of(tensors)
             names = store.names()
         if spec.config:
-            config = _config(spec.config, precision, layers, names)
+            config = _config(spec.config, precision, layers, names) | _named(spec)
             (inside / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        _check_kind(spec, draft, output)
         size = sum(path.stat().st_size for path in written)
         if is_there:
             _move_up(draft)
@@ -89,6 +94,23 @@ def write_model(spec: ModelSpec, precision: Precision, output: Path) -> Written:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return Written(output, size, source_bytes(spec), len(layers))
+
+
+def _named(spec: ModelSpec) -> dict[str, str]:
+    """What config.json has to say in a copy of a model whose kind is known by its name."""
+    name = name_in_config(spec.files)
+    return {} if name is None else {"_name_or_path": name}
+
+
+def _check_kind(spec: ModelSpec, draft: Path, output: Path) -> None:
+    """Raises ConfigError where the name of the new folder makes it another model than the old one."""
+    found = describe(ModelFiles(output.name, draft, None, "folder"))
+    if found.kind != spec.kind:
+        raise ConfigError(
+            f"{output}: by its name this would be a {found.kind} model, not {spec.kind}: name it otherwise"
+        )
+    if spec.kind == "causal_reranker" and not same_layout(spec, found):
+        raise ConfigError(f"{output}: by its name this would be a reranker with other prompts: name it otherwise")
 
 
 def _move_up(draft: Path) -> None:

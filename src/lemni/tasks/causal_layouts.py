@@ -168,6 +168,12 @@ class MxbaiPrompts:
         return frame
 
 
+def same_layout(one: ModelSpec, other: ModelSpec) -> bool:
+    """Whether two causal rerankers are prompted in the same way; those without a layout are alike."""
+    rows = [next((row for row in _LAYOUTS if row.knows(spec)), None) for spec in (one, other)]
+    return rows[0] is rows[1]
+
+
 def words_of(spec: ModelSpec, tokenizer: Any) -> Words:
     """Of a model's layout. Raises ModelLoadError if it has none."""
     return _row(spec).words(spec, tokenizer)
