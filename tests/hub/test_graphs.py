@@ -171,6 +171,64 @@ def test_a_copy_in_the_cache_without_the_graph_is_completed(hub_server: FakeHub,
     assert hub.describe(found, wish).graph == found.path / "onnx" / "model_quantized.onnx"
 
 
+INT8 = GraphWish("int8", needed=True)
+
+
+@pytest.mark.parametrize(
+    ("weights", "first", "then", "taken"),
+    [
+        (["model.safetensors"], INT8, GraphWish(), "model.safetensors"),
+        ([], INT8, GraphWish(), "onnx/model.onnx"),
+        ([], GraphWish(), INT8, "onnx/model_quantized.onnx"),
+    ],
+)
+def test_one_graph_does_not_stand_for_the_repository(
+    weights: list[str],
+    first: GraphWish,
+    then: GraphWish,
+    taken: str,
+    hub_server: FakeHub,
+    settings: HubSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [*weights, "onnx/model.onnx", "onnx/model_quantized.onnx"]
+    config = json.dumps({"model_type": "bert"}).encode()
+    hub_server.add("org/model", {"config.json": config} | {name: name.encode() for name in names})
+    path = hub.resolve("org/model", settings, progress=False, graph=first).path
+    assert not (path / taken).exists()
+    # Out of reach, the copy serves as far as it goes; to look at it nothing is asked.
+    offline = settings.model_copy(update={"offline": True})
+    assert hub.resolve("org/model", offline, graph=then).source == "hf-cache"
+    assert hub.locate("org/model", settings).path == path
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        assert hub.resolve("org/model", settings, graph=then).source == "hf-cache"
+        with pytest.raises(ModelNotFound, match="cannot be reached"):
+            hub.pull("org/model", settings, progress=False)
+    assert not (path / taken).exists()
+
+    found = hub.resolve("org/model", settings, progress=False, graph=then)
+    assert (found.source, found.path) == ("hub", path)
+    spec = hub.describe(found, then)
+    assert ([*spec.weights, spec.graph][0]) == path / taken
+    hub_server.requests.clear()
+    for wish in (first, then):
+        assert hub.resolve("org/model", settings, graph=wish).source == "hf-cache"
+    assert hub_server.requests == []
+    assert [model.path for model in hub.list_models(settings)] == [path]
+
+
+def test_a_copy_by_other_programs_is_taken_as_it_is(hub_server: FakeHub, settings: HubSettings) -> None:
+    from huggingface_hub import snapshot_download
+
+    names = ("config.json", "modules.json", "onnx/model.onnx", "onnx/model_quantized.onnx")
+    hub_server.add("org/model", {name: b"[]" if name == "modules.json" else b"{}" for name in names})
+    snapshot_download("org/model", ignore_patterns="onnx/model.onnx")
+    found = hub.resolve("org/model", settings)
+    assert found.source == "hf-cache"
+    assert [file.name for file in (found.path / "onnx").iterdir()] == ["model_quantized.onnx"]
+
+
 def test_a_graph_named_itself_stands_for_its_folder(tmp_path: Path, settings: HubSettings) -> None:
     for name in ("config.json", "onnx/model.onnx", "onnx/model_O2.onnx", "bare/onnx/net.onnx", "bare/onnx/other.onnx"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ slow to import, so nothing here runs before a folder and Lemni's own cache have 
 from __future__ import annotations
 
 import fnmatch
+import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,18 @@ _MODULES = "modules.json"
 _EXPORTS = ("onnx", "openvino", "coreml", "tf", "flax", "gguf", "mlx")
 
 
-def cached(model_id: str, revision: str | None, trust_pickle: bool, graph: GraphWish | None = None) -> Path:
+def cached(
+    model_id: str,
+    revision: str | None,
+    trust_pickle: bool,
+    graph: GraphWish | None = None,
+    *,
+    in_part: bool = False,
+) -> Path:
     """The snapshot folder of a model in the local Hugging Face cache. Never uses the network.
+
+    Args:
+        in_part: take a copy that can be used, although the hub has files that would be taken instead.
 
     Raises:
         ModelNotFound: it is not there, or only in part; the message says which.
@@ -46,6 +58,8 @@ def cached(model_id: str, revision: str | None, trust_pickle: bool, graph: Graph
     if not (folder / _MODULES).exists() and not _no_modules_mark(folder).exists():
         # transformers alone never fetches modules.json; without it the vectors would be silently wrong.
         raise ModelNotFound(f"only in part: no {_MODULES} in {folder}; give that folder to use it as it is")
+    if not in_part:
+        _require_same(folder, model_id, trust_pickle, graph)
     return folder
 
 
@@ -77,7 +91,8 @@ def download(
     api = HfApi(token=token, library_name="lemni")
     try:
         info = api.model_info(model_id, revision=revision)
-        wanted = choose_files((file.rfilename for file in info.siblings or ()), trust_pickle, model_id, graph)
+        names = [file.rfilename for file in info.siblings or ()]
+        wanted = choose_files(names, trust_pickle, model_id, graph)
         folder = snapshot_download(
             model_id,
             revision=revision,
@@ -112,6 +127,12 @@ def download(
         mark = _no_modules_mark(Path(folder))
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
+    if info.sha == Path(folder).name:
+        listing = _listing(Path(folder))
+        listing.parent.mkdir(exist_ok=True)
+        part = listing.with_name(f"{listing.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(sorted(names)), "utf-8")
+        part.replace(listing)
     return Path(folder)
 
 
@@ -207,6 +228,24 @@ def _require_complete(folder: Path, trust_pickle: bool, graph: GraphWish) -> Non
         raise ModelNotFound(f"only in part: {error.message}") from error
     except (KeyError, TypeError) as error:
         raise ModelNotFound(f"{folder / _MODULES} is not a list of modules") from error
+
+
+def _require_same(folder: Path, model_id: str, trust_pickle: bool, graph: GraphWish | None) -> None:
+    """That nothing is missing of what would be downloaded; of copies by other programs it is not known."""
+    listing = _listing(folder)
+    if not listing.is_file():
+        return
+    try:
+        wanted = choose_files(map(str, read_json_value(listing)), trust_pickle, model_id, graph)
+    except ModelLoadError as error:
+        raise ModelNotFound(f"only in part: {error.message}") from error
+    if missing := [name for name in wanted if not (folder / name).exists()]:
+        raise ModelNotFound(f"only in part: no {missing[0]} in {folder}")
+
+
+def _listing(folder: Path) -> Path:
+    """Where Lemni notes the names of all files that a revision has on the hub."""
+    return folder.parent.parent / ".lemni" / f"{folder.name}.json"
 
 
 def _no_modules_mark(folder: Path) -> Path:

@@ -38,6 +38,8 @@ class _Wanted:
     trust_pickle: bool
     progress: bool | None
     graph: GraphWish | None = None
+    in_part: bool = False
+    """A copy in the Hugging Face cache may lack files that the hub has."""
 
     @property
     def wheel(self) -> known.WheelModel | None:
@@ -187,6 +189,11 @@ def _first(wanted: _Wanted, places: tuple[_Place, ...]) -> ModelFiles:
         if isinstance(answer, ModelFiles):
             return answer
         reasons.append(f"  - {name}: {answer}")
+    if any(look is _in_hub_cache for _, look in places):
+        # No place can complete it, so what is there has to do.
+        answer = _in_hub_cache(replace(wanted, in_part=True))
+        if isinstance(answer, ModelFiles):
+            return answer
     advice = _advice(wanted, only_here=places is _LOCAL_PLACES)
     raise ModelNotFound("\n".join([f"model {wanted.name!r} was not found. Tried:", *reasons, advice]))
 
@@ -254,7 +261,7 @@ def _in_hub_cache(wanted: _Wanted) -> _Answer:
     from lemni.hub import huggingface
 
     def cached(model_id: str) -> Path:
-        return huggingface.cached(model_id, wanted.revision, wanted.trust_pickle, wanted.graph)
+        return huggingface.cached(model_id, wanted.revision, wanted.trust_pickle, wanted.graph, in_part=wanted.in_part)
 
     return _by_hub_id(wanted, cached, "hf-cache")
 
