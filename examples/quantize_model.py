@@ -22,7 +22,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--model", default="BAAI/bge-large-en-v1.5", help="default: %(default)s")
-    parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "compare"], default="compare")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8", "compare"], default="compare")
     parser.add_argument("--no-accuracy", action="store_true", help="compare: no cosines to fp32")
     options, others = parser.parse_known_args()
     arguments = ["quantize", options.model, "--precision", options.precision, *others]

@@ -61,6 +61,8 @@ def test_a_folder_is_written_and_shown(model: str, tmp_path: Path) -> None:
     [
         (["--precision", "int8"], "name a new folder for the model with -o"),
         (["--precision", "int8", "-o", "x", "--sts", "y"], "--sts is for --precision compare"),
+        (["--precision", "int8", "-o", "x", "--max-length", "64"], "--max-length is for --precision compare"),
+        (["-o", "model/config.json"], "model/config.json: File exists"),
         (["--plot"], "name a folder for the plots with -o"),
         (["--sts", "none.csv"], "none.csv: cannot be read"),
         (["--no-accuracy", "--sts", "none.csv"], "--sts and --retrieval measure accuracy"),
@@ -69,6 +71,12 @@ def test_a_folder_is_written_and_shown(model: str, tmp_path: Path) -> None:
 )
 def test_mistakes(model: str, arguments: list[str], message: str, tmp_path: Path) -> None:
     assert message in error_line(lemni("quantize", model, *arguments, cwd=tmp_path))
+
+
+def test_precisions_by_any_name(model: str, tmp_path: Path) -> None:
+    for given in ("float16", "HALF"):
+        done = lemni("quantize", model, "--precision", given, "-o", given, cwd=tmp_path)
+        assert done.stdout.startswith(f"{given}: fp16; weights ")
 
 
 def test_no_cache_is_written_into(model: str, tmp_path: Path) -> None:

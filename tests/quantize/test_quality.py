@@ -76,6 +76,7 @@ def test_pairs_of_the_benchmark() -> None:
     [
         ("a,b\n", "needs lines with two sentences and a score"),
         ("a,b,c\n", "needs columns of two sentences and a score"),
+        ("sentence1,sentence2,score\na,b,1\n", "the scores in column 3 are all alike"),
         ("sentence1,sentence2,score\na,b,x\n", "line 2 has no score in column 3"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lemni.cli.completion import complete_model
-from lemni.cli.options import SectionCommand, with_settings
+from lemni.cli.options import PrecisionChoice, SectionCommand, with_settings
 
 if TYPE_CHECKING:
     from lemni.config import Settings
@@ -46,7 +46,7 @@ Examples:
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16"]),
+    type=PrecisionChoice(["float32", "float16"]),
     default="float32",
     show_default=True,
     help="What the model's matrices are stored as.",
@@ -88,6 +88,8 @@ def export(
     check_output(output, settings.hub)
     spec = hub.describe(hub.resolve(name, settings.hub, revision))
     start = perf_counter()
+    if max_seq_length is not None and output.suffix in (".onnx", ".xml"):
+        click.echo("--max-seq-length is for a folder's files: one graph takes any length", err=True)
     options = ExportOptions(form, opset, dtype, pooled, max_seq_length, check, force)
     done = export_model(spec, output, options)
     seconds = perf_counter() - start

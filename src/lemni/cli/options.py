@@ -67,6 +67,18 @@ class SectionCommand(click.Command):
                     formatter.write_dl(records)
 
 
+class PrecisionChoice(click.Choice[str]):
+    """Takes a precision by any of its names, in any case, and gives the one of its choices."""
+
+    _NAMES = (("float32", "fp32"), ("float16", "fp16", "half"), ("bfloat16", "bf16"))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        given = str(value).lower()
+        same = next((names for names in self._NAMES if given in names), (given,))
+        known = next((name for name in same if name in self.choices), given)
+        return super().convert(known, param, ctx)
+
+
 class _Choice(click.Choice[str]):
     """Shows and completes the choices, and leaves the checking to the settings."""
 

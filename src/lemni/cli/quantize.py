@@ -13,7 +13,7 @@ import click
 from lemni.cli.completion import complete_model
 from lemni.cli.local import LEFT_OUT
 from lemni.cli.models import size
-from lemni.cli.options import SectionCommand, with_settings
+from lemni.cli.options import PrecisionChoice, SectionCommand, with_settings
 from lemni.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,13 +31,15 @@ Examples:
 """
 
 _OF_COMPARE = ("texts", "sts", "retrieval", "accuracy", "rounds", "plot")
+# Settings of a model that computes; a model that is written has its own.
+_OF_COMPUTING = ("max_length", "truncate", "pooling", "prompt_name", "runtime", "device", "threads", "max_batch_tokens")
 
 
 @click.command(cls=SectionCommand, epilog=EPILOG)
 @click.argument("name", metavar="MODEL", shell_complete=complete_model)
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8", "compare"]),
+    type=PrecisionChoice(["fp32", "fp16", "bf16", "int8", "compare"]),
     default="compare",
     show_default=True,
     help="What to write, or compare: measure all that this device computes in.",
@@ -80,9 +82,10 @@ def quantize(
     if precision == "compare":
         _compare(settings, name, output, texts, sts, retrieval, accuracy, rounds, plot, as_json)
         return
-    given = [one for one in _OF_COMPARE if context.get_parameter_source(one) is click.core.ParameterSource.COMMANDLINE]
+    options = (*_OF_COMPARE, *_OF_COMPUTING)
+    given = [one for one in options if context.get_parameter_source(one) is click.core.ParameterSource.COMMANDLINE]
     if given:
-        raise click.UsageError(f"--{given[0]} is for --precision compare", context)
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is for --precision compare", context)
     if output is None:
         raise click.UsageError("name a new folder for the model with -o", context)
     check_output(output, settings.hub)
@@ -132,6 +135,8 @@ def _compare(
             raise click.UsageError("name a folder for the plots with -o")
     if (sts or retrieval) and not accuracy:
         raise click.UsageError("--sts and --retrieval measure accuracy, which --no-accuracy leaves out")
+    if output is not None:  # before minutes of measuring
+        output.mkdir(parents=True, exist_ok=True)
     pairs = read_pairs(sts) if sts else None
     collection = read_collection(retrieval) if retrieval else None
     lines = _texts(texts)
@@ -152,7 +157,6 @@ def _compare(
     )
     report = {"model": spec.files.id, "texts": len(lines), **asdict(found)}
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         (output / "compare.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
         if plot:
             draw(found.rows, spec.files.id, output)

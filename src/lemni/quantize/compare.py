@@ -42,7 +42,7 @@ class Row:
         texts_per_s: all texts in one request, median.
         speed: texts_per_s over that of fp32.
         cosine_mean, cosine_min, cosine_max: of a text's vector with its vector in fp32, over all texts.
-        spearman: of similarities with human scores.
+        spearman: of similarities with human scores; None if the model finds all pairs alike.
         ndcg: at 10.
     """
 
@@ -172,7 +172,8 @@ def _judge(
             scores = np.concatenate(
                 [similarities(one[at : at + 1], two[at : at + 1], similarity)[0] for at in range(len(one))]
             )
-            row.spearman = spearman(scores, pairs.scores)
+            found = spearman(scores, pairs.scores)
+            row.spearman = None if np.isnan(found) else found
         if collection is not None:
             queries, documents = embed(collection.queries, "query"), embed(collection.documents, "document")
             row.ndcg = ndcg(similarities(queries, documents, similarity), collection.judgments)

@@ -66,6 +66,8 @@ def read_pairs(path: Path) -> Pairs:
         if len(row) < least or _number(row[score]) is None:
             raise ConfigError(f"{path}: line {number} has no score in column {score + 1}")
     scores = [float(row[score]) for row in body]
+    if len(set(scores)) < 2:
+        raise ConfigError(f"{path}: the scores in column {score + 1} are all alike: nothing can be ranked by them")
     return Pairs([row[first] for row in body], [row[second] for row in body], scores)
 
 

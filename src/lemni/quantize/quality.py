@@ -29,9 +29,10 @@ def spearman(one: _Floats | Seq[float], two: _Floats | Seq[float]) -> float:
 
 
 def cosines(one: _Floats, two: _Floats) -> NDArray[np.float64]:
-    """Of each row [n, dim] with the same row of the other."""
+    """Of each row [n, dim] with the same row of the other; two rows of zeros, such as a static model gives for texts
+    without words that it knows, are alike."""
     alike: NDArray[np.float64] = np.einsum("nd,nd->n", _unit(one), _unit(two))
-    return alike
+    return np.where(one.any(axis=1) | two.any(axis=1), alike, 1.0)
 
 
 def similarities(one: _Floats, two: _Floats, name: str) -> NDArray[np.float64]:
