@@ -79,7 +79,15 @@ def _word_piece(vocabulary: Path, config: dict[str, Any]) -> Any:
     )._tokenizer
 
 
+# By some of which transformers knows a tokenizer.
+_OTHER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.spm", "*.tiktoken", "spiece*", "sentencepiece*")
+
+
 def _convert(folder: Path) -> Any:
+    if not any(next(folder.glob(pattern), None) for pattern in _OTHER_FILES):
+        raise ModelLoadError(
+            f"{folder}: holds no tokenizer: put its tokenizer.json there, or name the model's own folder"
+        )
     try:
         from transformers import AutoTokenizer
     except ImportError:
