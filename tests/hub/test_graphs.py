@@ -190,6 +190,7 @@ def test_one_graph_does_not_stand_for_the_repository(
     hub_server: FakeHub,
     settings: HubSettings,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     names = [*weights, "onnx/model.onnx", "onnx/model_quantized.onnx"]
     config = json.dumps({"model_type": "bert"}).encode()
@@ -199,7 +200,10 @@ def test_one_graph_does_not_stand_for_the_repository(
     # Out of reach, the copy serves as far as it goes; to look at it nothing is asked.
     offline = settings.model_copy(update={"offline": True})
     assert hub.resolve("org/model", offline, graph=then).source == "hf-cache"
+    assert f"Hugging Face cache: only in part: no {taken} in {path}" in caplog.text
+    caplog.clear()
     assert hub.locate("org/model", settings).path == path
+    assert caplog.text == ""
     with monkeypatch.context() as patch:
         patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
         assert hub.resolve("org/model", settings, graph=then).source == "hf-cache"

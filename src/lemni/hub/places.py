@@ -7,6 +7,7 @@ The command line, the library and the engine's loader call `resolve` and `pull`.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lemni.config import HubSettings
 
 ENTRY_POINTS = "lemni.models"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,9 @@ def _first(wanted: _Wanted, places: tuple[_Place, ...]) -> ModelFiles:
         # No place can complete it, so what is there has to do.
         answer = _in_hub_cache(replace(wanted, in_part=True))
         if isinstance(answer, ModelFiles):
+            if places is not _LOCAL_PLACES:
+                reason = next(why for why, (_, look) in zip(reasons, places, strict=True) if look is _in_hub_cache)
+                logger.warning("model %r is taken as it is, as nothing can complete it:\n%s", wanted.name, reason)
             return answer
     advice = _advice(wanted, only_here=places is _LOCAL_PLACES)
     raise ModelNotFound("\n".join([f"model {wanted.name!r} was not found. Tried:", *reasons, advice]))
