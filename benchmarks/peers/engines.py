@@ -12,20 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.peers import models
-from benchmarks.peers.environments import environment, missing
+from benchmarks.peers.environments import OFFLINE, environment, missing
 from benchmarks.peers.process import Process
 
 PROGRAM = Path(__file__).with_name("worker.py")
-# No peer may look for a newer model, or tell anybody that it runs.
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "DO_NOT_TRACK": "1",
-    "INFINITY_ANONYMOUS_USAGE_STATS": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    # It would keep a core for itself.
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TOKENIZERS_PARALLELISM": "true",
-}
 Task = Literal["embed", "rerank"]
 Precision = Literal["fp32", "bf16", "int8"]
 

@@ -13,6 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# No peer may look for a newer model, or tell anybody that it runs.
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    # It would keep a core for itself.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TOKENIZERS_PARALLELISM": "true",
+}
 REQUIREMENTS = Path(__file__).with_name("requirements")
 FOLDER = Path(sys.prefix) / "peers"
 

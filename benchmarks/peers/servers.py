@@ -21,22 +21,13 @@ from typing import Literal
 
 import httpx
 
-from benchmarks.peers.environments import environment, missing
+from benchmarks.peers.environments import OFFLINE, environment, missing
 from benchmarks.peers.models import prepared
 
 PATIENCE_S = 180.0
 """Longest wait for the first vector."""
 MODEL = "model"
 """The name that every server gives its model."""
-# No peer may look for a newer model, or tell anybody that it runs.
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "DO_NOT_TRACK": "1",
-    "INFINITY_ANONYMOUS_USAGE_STATS": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    # It would keep a core for itself.
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
