@@ -16,6 +16,7 @@ NAMES = (
     "startup",
     "output_types",
     "precision",
+    "profile",
     "client",
     "overhead",
     "online",
