@@ -191,13 +191,16 @@ class Scheduler:
 
     def take_small(self, budget: int, enough: int) -> list[Work]:
         """As `take`, of small requests only, however many large ones are before them."""
-        if not any(flow.is_small(enough) for flow in self._queue.waiting()):
+        if not self._small_waits(enough):
             return []
         return self._fill(budget, lambda flow, room: room if flow.is_small(enough) else -1)
 
     def knows_small(self, enough: int) -> bool:
         """Whether a small request was taken before, or waits."""
-        return bool(self._brief) or any(flow.is_small(enough) for flow in self._queue.waiting())
+        return bool(self._brief) or self._small_waits(enough)
+
+    def _small_waits(self, enough: int) -> bool:
+        return any(flow.is_small(enough) for flow in self._queue.waiting())
 
     def _fill(self, budget: int, most: Callable[[Flow, int], int]) -> list[Work]:
         """A batch by turns. `most` tells how many tokens a flow may add to a batch with room for so many; less than
@@ -223,9 +226,8 @@ class Scheduler:
         self._queue.restore(skipped)
         return batch
 
-    def is_long(self, batch: Iterable[Work], enough: int) -> bool:
+    def is_long(self, batch: list[Work], enough: int) -> bool:
         """Whether a batch keeps a replica from small requests: over `enough` tokens, and some of large requests."""
-        batch = list(batch)
         large = any(not flow.is_small(enough) for work in batch for flow, _ in work.wanters)
         return large and sum(work.tokens for work in batch) > enough
 
