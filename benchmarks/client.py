@@ -6,9 +6,6 @@ are the client process's own, all threads, so neither the server nor the other c
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.peers.process import Process
 from benchmarks.startup import served
 from benchmarks.texts import mixed
 
@@ -59,57 +57,25 @@ def write_model(folder: Path, dim: int) -> None:
     model2vec.StaticModel(vectors, tokenizer, normalize=True).save_pretrained(folder)
 
 
-class Running:
-    """A client in its process."""
-
-    def __init__(self, name: str, url: str, dim: int) -> None:
-        folder = Path(sys.prefix) / "clients" / CLIENTS[name] if CLIENTS[name] else Path(sys.prefix)
-        self._process = subprocess.Popen(
-            [str(folder / "bin" / "python"), str(PROGRAM), name, url, "static", str(dim)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
-        )
-        self._line()
-
-    def embed(self, work: Work) -> dict[str, float]:
-        """Wall seconds, and CPU seconds until the client has answered and until there is a matrix."""
-        assert self._process.stdin is not None
-        order = {"texts": work.texts, "size": work.size, "alone": work.alone}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        found: dict[str, float] = json.loads(self._line())
-        return found
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("a client has failed")
-        return line
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-
 @contextmanager
-def clients(url: str, dim: int) -> Iterator[dict[str, Running]]:
+def clients(url: str, dim: int) -> Iterator[dict[str, Process]]:
     with ExitStack() as stack:
         running = {}
-        for name in CLIENTS:
-            running[name] = Running(name, url, dim)
+        for name, group in CLIENTS.items():
+            folder = Path(sys.prefix) / "clients" / group if group else Path(sys.prefix)
+            running[name] = Process(folder / "bin" / "python", PROGRAM, name, url, "static", str(dim))
             stack.callback(running[name].close)
         yield running
 
 
-def measure(running: Mapping[str, Running], work: Work, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians of each client, which take turns, after a round that does not count."""
+def measure(running: Mapping[str, Process], work: Work, rounds: int) -> dict[str, dict[str, float]]:
+    """Medians of each client, which take turns, after a round that does not count: wall seconds, and CPU seconds until
+    the client has answered and until there is a matrix."""
+    order = {"texts": work.texts, "size": work.size, "alone": work.alone}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in running}
     for number in range(rounds + 1):
         for name, client in running.items():
-            answer = client.embed(work)
+            answer = client.ask(order)
             if number:
                 found[name].append(answer)
     return {name: {key: median(one[key] for one in values) for key in values[0]} for name, values in found.items()}
