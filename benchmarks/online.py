@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from examples.late_interaction_cranfield import read
 from tests.shared import STSB, stsb
 from tokenizers import Tokenizer
 
@@ -26,6 +25,7 @@ from benchmarks.report import Report
 from benchmarks.texts import mixed
 from lemni.config import DEFAULT_MODEL, HubSettings
 from lemni.hub import resolve
+from lemni.quantize.data import read_collection
 
 CLIENTS = (1, 16, 64)
 SIZES = (1, 4, 32)
@@ -49,14 +49,14 @@ def short_texts() -> list[str]:
     if not (STSB.exists() and CRANFIELD.exists()):
         return mixed(3000)
     first, second, _ = stsb()
-    texts = sorted({*first, *second, *read(CRANFIELD).queries})
+    texts = sorted({*first, *second, *read_collection(CRANFIELD).queries})
     random.Random(0).shuffle(texts)
     return texts
 
 
 def documents() -> list[str]:
     """Of DOCUMENT_WORDS words at most: whole ones would make the wait for the last answers long."""
-    texts = read(CRANFIELD).documents if CRANFIELD.exists() else mixed(1400, mean_words=4.9, spread=0.5)
+    texts = read_collection(CRANFIELD).documents if CRANFIELD.exists() else mixed(1400, mean_words=4.9, spread=0.5)
     return [" ".join(text.split()[:DOCUMENT_WORDS]) for text in texts if text]
 
 

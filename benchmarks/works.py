@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.late_interaction_cranfield import BESIDE, read
+from examples.late_interaction_cranfield import BESIDE
 from tests.shared import STSB, stsb
 from tokenizers import Tokenizer
 
 from benchmarks.texts import mixed
+from lemni.quantize.data import read_collection
 
 SPECIAL = 2
 """[CLS] and [SEP]; the second text of a pair has only a [SEP]."""
@@ -45,7 +46,7 @@ class Texts:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if BESIDE.exists() and STSB.exists():
-            found = read(BESIDE)
+            found = read_collection(BESIDE)
             self.source = "Cranfield documents and queries, STSb sentences"
             self.documents, self.queries, sentences = found.documents, found.queries, stsb()[0]
         else:

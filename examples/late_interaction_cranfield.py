@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -29,9 +28,9 @@ import lemni
 from lemni.client.late_interaction import PackedMultiVectors, pack, pool_tokens, quantize, top_k
 from lemni.config import DEFAULT_MODEL
 from lemni.errors import MissingExtra
+from lemni.quantize.data import CRANFIELD, Collection, read_collection
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "cranfield"
-FILES = ("cran.all.1400", "cran.qry", "cranqrel")
 WHERE = "http://ir.dcs.gla.ac.uk/resources/test_collections/cran/"
 DEPTH = 10
 TEXTS_AT_ONCE = 64
@@ -39,15 +38,6 @@ TEXTS_AT_ONCE = 64
 Vectors = NDArray[np.float32]
 Judgments = Mapping[int, float]
 """Place of a document -> how relevant it is, more than 0."""
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Texts, and for each query its judgments. A document's or query's name is its place in the list."""
-
-    documents: list[str]
-    queries: list[str]
-    judgments: list[dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -66,27 +56,12 @@ class Encoded:
 
 
 def read(folder: Path, limit: int | None = None) -> Collection:
-    """Cranfield's three files: the first `limit` documents, and the queries that some of them are relevant to.
-
-    The text of a document begins with its title. Judgments name queries by their place in the file, not by the number
-    that is written there, and go from 1 (a complete answer) to 4 (minimum interest); -1 is none.
-    """
-    documents, queries = (_texts(folder / name) for name in FILES[:2])
-    documents = documents[:limit]
-    judgments: list[dict[int, float]] = [{} for _ in queries]
-    for line in (folder / FILES[2]).read_text("latin-1").splitlines():
-        if line.strip():
-            query, document, code = map(int, line.split()[:3])
-            if 1 <= code <= 4 and document <= len(documents):
-                judgments[query - 1][document - 1] = 5 - code
-    answered = [place for place, judged in enumerate(judgments) if judged]
-    return Collection(documents, [queries[place] for place in answered], [judgments[place] for place in answered])
-
-
-def _texts(path: Path) -> list[str]:
-    """Of each record (`.I 1`, fields `.T`, `.A`, `.B`, `.W`) the text, `.W`, in one line."""
-    records = re.split(r"^\.I .*$", path.read_text("latin-1"), flags=re.M)[1:]
-    return [" ".join(record.split("\n.W", 1)[1].split()) for record in records]
+    """Cranfield's three files: the first `limit` documents, and the queries that some of them are relevant to."""
+    whole = read_collection(folder)
+    documents = whole.documents[:limit]
+    left = [{place: gain for place, gain in one.items() if place < len(documents)} for one in whole.judgments]
+    answered = [place for place, judged in enumerate(left) if judged]
+    return Collection(documents, [whole.queries[place] for place in answered], [left[place] for place in answered])
 
 
 def ndcg(places: NDArray[np.int64], judgments: Seq[Judgments]) -> float:
@@ -160,16 +135,16 @@ def _line(name: str, queries: Seq[Vectors] | Vectors, documents: PackedMultiVect
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a folder or hub id (default: %(default)s)")
-    parser.add_argument("--data", type=Path, default=BESIDE, metavar="DIR", help=f"folder with {', '.join(FILES)}")
+    parser.add_argument("--data", type=Path, default=BESIDE, metavar="DIR", help=f"folder with {', '.join(CRANFIELD)}")
     parser.add_argument("--documents", type=int, metavar="N", help="the first N documents only")
     chosen = parser.parse_args()
     if chosen.documents is not None and chosen.documents < 1:
         parser.error(f"--documents is {chosen.documents}; it must be 1 or more")
-    if missing := [name for name in FILES if not (chosen.data / name).is_file()]:
+    if missing := [name for name in CRANFIELD if not (chosen.data / name).is_file()]:
         parser.exit(
             2,
             f"{chosen.data} has no {missing[0]}. Download the Cranfield collection from {WHERE}, unpack "
-            f"{', '.join(FILES)} into a folder, and name it with --data\n",
+            f"{', '.join(CRANFIELD)} into a folder, and name it with --data\n",
         )
     collection = read(chosen.data, chosen.documents)
     if not collection.queries:
