@@ -16,9 +16,13 @@ PACKAGE = Path(lemni.__file__).parent
 # From the top down; a module imports its own layer and those below. `client` and `server` know nothing of each other.
 LAYERS = [
     "cli",
+    "distributed",
     "server",
     "integrations",
     "client",
+    "migrate",
+    "bulk",
+    "stores",
     "quantize",
     "library",
     "export",

@@ -16,6 +16,8 @@
     │   └── InvalidOutput       500  the model computed NaN or infinity for an item
     ├── Unavailable             503  draining, starting, or no live replica
     ├── DeadlineExceeded        504  not finished in time
+    ├── StoreError              502  a vector store failed or refused; in its own words
+    │   └── CannotSwitch        502  it has no way to give a collection's name to another one
     └── SetupError               -   before anything is served; the command line prints it and exits with 2
         ├── ConfigError         -    an unknown key or a bad value in flags, environment or files
         ├── ModelNotFound       -    no place that was tried has the model
@@ -129,6 +131,15 @@ class DeadlineExceeded(LemniError):
     status = 504
     code = "deadline_exceeded"
     retryable = True
+
+
+class StoreError(LemniError):
+    status = 502
+    code = "store_error"
+
+
+class CannotSwitch(StoreError):
+    code = "cannot_switch"
 
 
 class SetupError(LemniError):
