@@ -52,6 +52,10 @@ class Output(Protocol):
         """What must be equal when a job is resumed, as JSON. No secrets."""
         ...
 
+    def files(self) -> list[Path]:
+        """What `assemble` will write; none of a direct output."""
+        ...
+
     def prepare(self, made: Made) -> None:
         """Before the first row, and again before a resumed job's: refuse what this format cannot hold, create the
         collection. Idempotent.

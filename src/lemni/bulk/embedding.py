@@ -1,0 +1,210 @@
+"""`lemni.bulk.embed` and `lemni.bulk.estimate`: the arguments of a job, from a script or the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import BinaryIO, Literal, TypedDict
+
+from typing_extensions import Unpack
+
+from lemni.bulk.estimate import Estimate
+from lemni.bulk.estimate import estimate as estimate_job
+from lemni.bulk.manifest import Manifest
+from lemni.bulk.outputs import open_output
+from lemni.bulk.plan import Model, Rules, check_places, plan
+from lemni.bulk.progress import Price
+from lemni.bulk.run import Job, Summary, run_job
+from lemni.bulk.sources import open_source
+from lemni.bulk.sources.base import Columns
+from lemni.config import DEFAULT_MODEL, EngineSettings, HubSettings, MediaSettings, ModelSettings
+from lemni.errors import ConfigError
+from lemni.stores import is_store
+from lemni.stores.place import parse
+from lemni.tasks.model import LoadedModel
+from lemni.tasks.output_types import OutputType
+from lemni.types import InputType, Options, Task, Truncate
+
+StrPath = str | os.PathLike[str]
+
+
+class Wanted(TypedDict, total=False):
+    """What a bulk job can be told, by keyword.
+
+    Attributes:
+        text: column that is embedded; "text" if not given.
+        id: column that names a row; the column "id" where there is one, else the row's number.
+        carry: other columns to keep; all if not given.
+        images: the cells of `text` are paths of images.
+        query: the input is a database (an SQLAlchemy URL), and this its query.
+        input_format, format: of the input and of the output, where their names do not say.
+        vector_column: name of the vectors' column; "embedding" if not given.
+        task: "embed", "sparse" or "multi_vector"; what the model is made for if not given.
+        output_type: "float32", "float16", "int8", "uint8", "binary" or "ubinary".
+        dimensions, normalize, prompt, prompt_name, input_type, truncate, max_tokens: as in `lemni.types.Options`.
+        shard_rows: rows that are computed and written together, and lost by an interruption.
+        empty: "reject" or "embed" texts without a character.
+        fail_fast: end at the first rejected row.
+        max_rejects: end when more rows than these are rejected.
+        overwrite: replace an output that is there; forget an interrupted job.
+        manifest: path that the job's files are named after; the output's, or for a store its collection's name.
+        progress: whether a bar is shown; on a terminal if not given.
+        price_per_hour: of this machine, for the cost so far.
+    """
+
+    text: str
+    id: str | None
+    carry: Seq[str] | None
+    images: bool
+    query: str | None
+    input_format: str | None
+    format: str | None
+    vector_column: str
+    task: Task | None
+    output_type: OutputType
+    dimensions: int | None
+    normalize: bool | None
+    prompt: str | None
+    prompt_name: str | None
+    input_type: InputType | None
+    truncate: Truncate | None
+    max_tokens: int | None
+    shard_rows: int | None
+    empty: Literal["reject", "embed"]
+    fail_fast: bool
+    max_rejects: int | None
+    overwrite: bool
+    manifest: StrPath | None
+    progress: bool | None
+    price_per_hour: float | None
+
+
+def embed(
+    input: StrPath | Seq[StrPath],
+    output: StrPath,
+    *,
+    model: str | Model = DEFAULT_MODEL,
+    stdin: BinaryIO | None = None,
+    **wanted: Unpack[Wanted],
+) -> Summary:
+    """Embed a whole input into a file or a vector store. Killed at any moment, the same call goes on where it was.
+
+    Args:
+        input: file, glob, folder or URL (.txt .jsonl .json .csv .tsv .parquet .arrow .lance, `datasets` folders), or
+            several of them; "-" for standard input.
+        output: .npy .npz .jsonl .parquet .arrow .lance .safetensors, a folder of parts ("out/" with `format`), or the
+            address of a vector store (`lemni.stores`).
+        model: as in `lemni.load`; a `Model` for other settings.
+
+    Raises:
+        InvalidRequest: what cannot be read or written; a job that was another one; too many rejected rows.
+        LemniError: what loading the model and writing raise.
+
+    Example:
+        >>> import lemni.bulk
+        >>> done = lemni.bulk.embed("texts.jsonl", "vectors.npy")  # doctest: +SKIP
+        >>> done.written, done.rejected  # doctest: +SKIP
+        (1049, 0)
+    """
+    with prepared(input, output, model, stdin, wanted) as (job, loaded):
+        return run_job(
+            job, loaded, overwrite=wanted.get("overwrite", False), progress=wanted.get("progress"), price=_price(wanted)
+        )
+
+
+def estimate(
+    input: StrPath | Seq[StrPath],
+    output: StrPath,
+    *,
+    model: str | Model = DEFAULT_MODEL,
+    stdin: BinaryIO | None = None,
+    **wanted: Unpack[Wanted],
+) -> Estimate:
+    """What `embed` with the same arguments would take, from a sample of the first rows; writes nothing."""
+    with prepared(input, output, model, stdin, wanted) as (job, loaded):
+        return estimate_job(job, loaded, price=_price(wanted))
+
+
+@contextlib.contextmanager
+def prepared(
+    input: StrPath | Seq[StrPath], output: StrPath, model: str | Model, stdin: BinaryIO | None, wanted: Wanted
+) -> Iterator[tuple[Job, LoadedModel]]:
+    """The job and its model, loaded; closed afterwards."""
+    if unknown := sorted(set(wanted) - set(Wanted.__annotations__)):
+        raise ConfigError(f"unknown argument {unknown[0]!r}; known: {', '.join(Wanted.__annotations__)}")
+    places = [os.fspath(input)] if isinstance(input, str | os.PathLike) else [os.fspath(one) for one in input]
+    images = wanted.get("images", False)
+    carry = wanted.get("carry")
+    columns = Columns(
+        wanted.get("text", "text"),
+        wanted.get("id"),
+        None if carry is None else tuple(carry),
+        "image" if images else "text",
+    )
+    source = open_source(places, columns, query=wanted.get("query"), stdin=stdin, format=wanted.get("input_format"))
+    place = os.fspath(output)
+    made_output = open_output(
+        place, format=wanted.get("format"), vector_column=wanted.get("vector_column", "embedding")
+    )
+    check_places([Path(one) for one in places], made_output.files())
+    chosen = wanted.get("manifest")
+    manifest = Manifest(Path(chosen) if chosen is not None else base_of(place))
+    how = model if isinstance(model, Model) else model_of(model)
+    options = Options(
+        wanted.get("dimensions"),
+        wanted.get("normalize"),
+        wanted.get("prompt"),
+        wanted.get("prompt_name"),
+        wanted.get("input_type"),
+        wanted.get("truncate"),
+        wanted.get("max_tokens"),
+    )
+    rules = Rules(
+        wanted.get("shard_rows"),
+        wanted.get("empty", "reject"),
+        wanted.get("fail_fast", False),
+        wanted.get("max_rejects"),
+    )
+    loaded = how.load()
+    try:
+        planned = plan(
+            source,
+            made_output,
+            how,
+            loaded,
+            task=wanted.get("task"),
+            options=options,
+            output_type=wanted.get("output_type", "float32"),
+            rules=rules,
+            images=images,
+        )
+        yield Job(planned, source, made_output, manifest), loaded
+    finally:
+        loaded.close()
+
+
+def model_of(name: str) -> Model:
+    """A model with every setting at its default."""
+    return Model(
+        ModelSettings.model_validate({"model": name}),
+        EngineSettings.model_validate({}),
+        HubSettings.model_validate({}),
+        MediaSettings.model_validate({}),
+    )
+
+
+def base_of(output: str) -> Path:
+    """What the job's own files are named after: the output, or a store's collection, in this folder."""
+    if is_store(output):
+        place = parse(output)
+        name = place.collection or Path(place.path).stem or "collection"
+        return Path(f"{place.scheme}-{name}".replace("/", "_"))
+    return Path(output.rstrip("/"))
+
+
+def _price(wanted: Wanted) -> Price | None:
+    per_hour = wanted.get("price_per_hour")
+    return None if per_hour is None else Price(per_hour)

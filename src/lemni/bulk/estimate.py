@@ -1,0 +1,104 @@
+"""How long a job will take, how large its output will be and what it costs, from a sample of its first rows."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from lemni.bulk.manifest import Manifest
+from lemni.bulk.progress import Price
+from lemni.bulk.run import Job, ranges_for
+from lemni.bulk.windows import Computer
+from lemni.bulk.worker import Worker
+from lemni.errors import InvalidRequest
+from lemni.tasks.model import LoadedModel
+
+SAMPLE_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a job is expected to be.
+
+    Attributes:
+        rows: exact where `counted`, else from the bytes of the sample's rows.
+        sample: rows that were measured; `rejected` of them would be.
+        tokens: of all rows.
+        seconds: on this machine, without loading the model.
+        output_bytes: of the output; None for a store.
+        cost: in the price's currency, if there is a price.
+    """
+
+    rows: int
+    counted: bool
+    sample: int
+    rejected: int
+    rows_per_s: float
+    tokens: int
+    seconds: float
+    output_bytes: int | None
+    cost: float | None
+
+
+def estimate(job: Job, loaded: LoadedModel, *, price: Price | None = None) -> Estimate:
+    """Embed the first rows, write nothing but a part in a temporary folder.
+
+    Raises:
+        InvalidRequest: the input has no rows, or none that can be embedded.
+    """
+    shards = list(islice(job.source.shards(SAMPLE_ROWS), 1))
+    if not shards:
+        raise InvalidRequest(f"{job.source.name}: has no rows")
+    with (
+        contextlib.closing(Computer(loaded, job.plan.model.engine)) as computer,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        ranges = ranges_for(job.plan, computer)
+        manifest = Manifest(Path(folder) / "sample")
+        part = Path(folder) / "part"
+        worker = Worker(job.plan, computer, _Nowhere(), manifest, ranges)  # type: ignore[arg-type]
+        worker.compute(worker.tokenize(worker.read(shards[0])))  # warm
+        started = time.monotonic()
+        work = worker.compute(worker.tokenize(worker.read(shards[0])))
+        seconds = time.monotonic() - started
+        assert work.computed is not None
+        sampled = len(work.rows)
+        if not work.computed.places:
+            first = next(iter(work.rejects), None)
+            raise InvalidRequest(
+                f"none of the first {sampled} rows can be embedded{f': {first.reason}' if first else ''}"
+            )
+        size = None
+        if not job.output.direct:
+            kept, vectors = worker.vectors(work)
+            job.output.write(part, kept, vectors, job.plan.made)
+            size = part.stat().st_size
+        tokens = int(work.computed.result.token_counts.sum())
+    rows = job.source.count()
+    counted = rows is not None
+    if rows is None:
+        rows = sampled
+        total = job.source.size()
+        content = sum(len((text or "").encode()) + 1 for text in work.rows.texts)
+        if total is not None and sampled == SAMPLE_ROWS:
+            rows = max(sampled, round(total * sampled / max(1, content)))
+    scale = rows / sampled
+    return Estimate(
+        rows,
+        counted or sampled < SAMPLE_ROWS,
+        sampled,
+        len(work.rejects) + len(work.computed.errors),
+        sampled / seconds,
+        round(tokens * scale),
+        seconds * scale,
+        None if size is None else round(size * scale),
+        None if price is None else price.of(seconds * scale),
+    )
+
+
+class _Nowhere:
+    """A worker that only computes needs no output."""

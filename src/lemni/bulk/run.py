@@ -1,0 +1,236 @@
+"""`lemni.bulk.embed`: a whole input into an output, in this process or on a Ray cluster, exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemni.bulk.manifest import Manifest, Record
+from lemni.bulk.outputs.base import Output
+from lemni.bulk.plan import Plan
+from lemni.bulk.progress import Price, Progress
+from lemni.bulk.sources.base import Shard, Source
+from lemni.bulk.stages import run_stages
+from lemni.bulk.windows import Computer
+from lemni.bulk.worker import Work, Worker, digest_of
+from lemni.errors import InvalidRequest
+from lemni.tasks.model import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A job that is complete.
+
+    Attributes:
+        rows: of the input.
+        written: that have vectors in the output.
+        rejected: that have none; the reasons are in `rejects`.
+        truncated: rows that lost tokens.
+        tokens: that were computed.
+        seconds: of this run; 0 if the job was complete before.
+        resumed: rows that an earlier run had done.
+        outputs: files, or the store's name.
+        manifest: says all this and what was computed how.
+        rejects: None if there are none.
+    """
+
+    rows: int
+    written: int
+    rejected: int
+    truncated: int
+    tokens: int
+    seconds: float
+    resumed: int
+    outputs: tuple[str, ...]
+    manifest: str
+    rejects: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that a run needs, wherever it runs."""
+
+    plan: Plan
+    source: Source
+    output: Output
+    manifest: Manifest
+
+
+def run_job(
+    job: Job,
+    loaded: LoadedModel,
+    *,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    price: Price | None = None,
+) -> Summary:
+    """Do what is left of a job, in this process.
+
+    Raises:
+        InvalidRequest: the output or an interrupted job there is another one's; a row with `fail_fast`; too many
+            rejected rows.
+        LemniError: what the source, the model and the output raise.
+    """
+    with begun(job, overwrite=overwrite) as complete:
+        if complete is not None:
+            return complete
+        with contextlib.closing(Computer(loaded, job.plan.model.engine)) as computer:
+            ranges = ranges_for(job.plan, computer)
+            done = job.manifest.done()
+            resumed = sum(job.manifest.record(index).rows for index in done)
+            bar = Progress(job.source.count(), resumed, show=progress, price=price)
+            started = time.monotonic()
+            try:
+                worker = Worker(job.plan, computer, job.output, job.manifest, ranges, bar.passed)
+                seen = _run(job, worker, done, bar, computer.replicas)
+            finally:
+                bar.close()
+        return finished(job, seen, time.monotonic() - started, resumed)
+
+
+@contextlib.contextmanager
+def begun(job: Job, *, overwrite: bool) -> Iterator[Summary | None]:
+    """The job's folder is ours, and its output ready for the first row. Gives the summary if all is done already."""
+    manifest, identity = job.manifest, job.plan.identity
+    if overwrite:
+        manifest.discard()
+    complete = manifest.completed(identity)
+    if complete is not None and all(path.exists() for path in job.output.files()):
+        yield _summary(complete["summary"])
+        return
+    if complete is None and not overwrite and not manifest.work.exists():
+        for path in job.output.files():
+            if path.exists():
+                raise InvalidRequest(f"{path}: is there already; --overwrite replaces it")
+    manifest.begin(identity)
+    try:
+        job.output.prepare(job.plan.made)
+        yield None
+    finally:
+        manifest.release()
+
+
+def finished(job: Job, seen: set[int], seconds: float, resumed: int) -> Summary:
+    """All shards are done: join the parts and sum up.
+
+    Raises:
+        InvalidRequest: there are records of shards that the input does not have any more.
+    """
+    manifest = job.manifest
+    if gone := manifest.done() - seen:
+        raise InvalidRequest(
+            f"{job.source.name}: has fewer rows than when this job began (shard {min(gone)} is gone). "
+            "--overwrite begins anew"
+        )
+    records = list(manifest.records())
+    parts = [] if job.output.direct else [manifest.part(record.index) for record in records]
+    files = job.output.assemble(parts, job.plan.made)
+    rejected = sum(len(record.rejects) for record in records)
+    summary = Summary(
+        rows=sum(record.rows for record in records),
+        written=sum(record.written for record in records),
+        rejected=rejected,
+        truncated=sum(record.truncated for record in records),
+        tokens=sum(record.tokens for record in records),
+        seconds=round(seconds, 3),
+        resumed=resumed,
+        outputs=tuple(str(path) for path in files) or (job.output.name,),
+        manifest=str(manifest.final),
+        rejects=str(manifest.rejects) if rejected else None,
+    )
+    manifest.complete(job.plan.identity, {"summary": {**asdict(summary), "seconds": 0.0, "resumed": summary.rows}})
+    return summary
+
+
+def ranges_for(plan: Plan, computer: Computer) -> NDArray[np.float32] | None:
+    """float32 [2, dimensions] where the output type needs them: from the cache, or measured now and kept there."""
+    from lemni.hub.cache import DEFAULT_DIR
+    from lemni.tasks.output_types import needs_ranges
+    from lemni.tasks.ranges import Ranges, calibrate, calibration_request, key_of
+
+    if not needs_ranges(plan.output_type):
+        return None
+    card = computer.model.card
+    kept = Ranges((plan.model.hub.cache_dir or DEFAULT_DIR).expanduser())
+    key = key_of(card)
+    if kept.of(key, card, plan.request.options) is None:
+        request = calibration_request()
+        measured = computer.compute(computer.tokenize(request.items, request)).result
+        kept.put(key, calibrate(lambda _: measured.vectors))
+    return kept.of(key, card, plan.request.options)
+
+
+def _run(job: Job, worker: Worker, done: set[int], bar: Progress, replicas: int) -> set[int]:
+    """The shards that are not done yet, through the steps side by side. Returns the numbers of all."""
+    seen: set[int] = set()
+    rejected = Rejected(job)
+    for index in done:
+        rejected.add(job.manifest.record(index))
+
+    def left() -> Iterator[Shard]:
+        for shard in job.source.shards(job.plan.shard_rows):
+            seen.add(shard.index)
+            if shard.index not in done or not _is_as_it_was(job, shard):
+                yield shard
+
+    with ThreadPoolExecutor(replicas, thread_name_prefix="lemni-replica") as pool:
+
+        def compute(work: Work) -> Future[Work]:
+            return pool.submit(worker.compute, work)
+
+        def write(work: Future[Work]) -> tuple[Record, int]:
+            one = work.result()
+            return worker.write(one), len(one.rows) - one.passed
+
+        for record, skipped in run_stages(
+            left(), worker.read, worker.tokenize, compute, write, room=max(1, replicas - 1)
+        ):
+            bar.skipped(skipped)
+            rejected.add(record)
+    return seen
+
+
+def _is_as_it_was(job: Job, shard: Shard) -> bool:
+    """Whether a shard that is done need not be done again. What files hold is known by their sizes and times; other
+    rows are compared.
+
+    Raises:
+        InvalidRequest: they have changed, and the output is no store in which the new ones would overwrite the old.
+    """
+    if job.source.random_access:
+        return True
+    record = job.manifest.record(shard.index)
+    if record.digest == digest_of(shard.load()):
+        return True
+    if job.output.direct:
+        return False
+    raise InvalidRequest(
+        f"{job.source.name}: rows {record.first} to {record.first + record.rows - 1} are not what they were when this job "
+        "began. --overwrite begins anew"
+    )
+
+
+class Rejected:
+    """Counts rejected rows. Raises InvalidRequest when there are more than the rules allow."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._count = job, 0
+
+    def add(self, record: Record) -> None:
+        self._count += len(record.rejects)
+        limit = self._job.plan.rules.max_rejects
+        if limit is not None and self._count > limit:
+            one = record.rejects[-1] if record.rejects else None
+            last = f"; the last: row {one.row}, {one.reason}" if one else ""
+            raise InvalidRequest(f"{self._count} rows are rejected, and at most {limit} may be{last}")
+
+
+def _summary(found: dict[str, Any]) -> Summary:
+    return Summary(**{**found, "outputs": tuple(found["outputs"])})
