@@ -275,9 +275,10 @@ async def test_documentation_covers_every_route_and_its_examples_work(real: http
 
 
 def _paths(app: Any) -> set[str]:
-    from lemni.server import probes
+    from lemni.server import metrics, probes
 
-    routes = [route for router in (app.state.dialects.router(), probes.router) for route in router.routes]
+    routers = (app.state.dialects.router(), probes.router, metrics.router)
+    routes = [route for router in routers for route in router.routes]
     return {route.path for route in routes if isinstance(route, APIRoute) and route.include_in_schema}
 
 

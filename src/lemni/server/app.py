@@ -1,4 +1,4 @@
-"""The FastAPI application: middleware, dialects, probes, error handlers and the documentation at /docs."""
+"""The FastAPI application: middleware, dialects, probes, metrics, error handlers and the documentation at /docs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from lemni import __version__
 from lemni.config import MediaSettings, ServerSettings
 from lemni.errors import LemniError
-from lemni.server import probes
+from lemni.server import metrics, probes
 from lemni.server.auth import is_public
 from lemni.server.dialects import load_dialects
 from lemni.server.edge import Edge
@@ -49,7 +49,8 @@ def create_app(
     app.state.dialects = Dialects(load_dialects())
     if loaded is not None:
         app.state.service.attach(loaded.engine, loaded.models)
-    app.add_middleware(Edge, api_key=settings.api_key, url_prefix=settings.url_prefix)
+    app.state.metrics = metrics.Metrics(app.state.service)
+    app.add_middleware(Edge, api_key=settings.api_key, url_prefix=settings.url_prefix, counts=app.state.metrics.http)
     if settings.cors_origins:
         # Around everything: a browser asks first, without the key.
         app.add_middleware(
@@ -58,6 +59,7 @@ def create_app(
     app.add_exception_handler(LemniError, on_lemni_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.include_router(probes.router)
+    app.include_router(metrics.router)
     app.include_router(app.state.dialects.router())
     _document(app, with_key=settings.api_key is not None)
     return app
@@ -70,6 +72,7 @@ def _document(app: FastAPI, *, with_key: bool) -> None:
         if app.openapi_schema is None:
             described = FastAPI(**_ABOUT)
             described.include_router(probes.router)
+            described.include_router(metrics.router)
             described.include_router(app.state.dialects.router(documented=True))
             app.openapi_schema = described.openapi()
             if with_key:

@@ -1,4 +1,4 @@
-"""Who may ask: the API key, compared in constant time. Probes and the documentation are public.
+"""Who may ask: the API key, compared in constant time. Probes, metrics and the documentation are public.
 
 Clients send it in one of three ways: `Authorization: Bearer KEY` (most), `Authorization: KEY` (llama-index for TEI), or
 a header of its own (`api-key`, `x-api-key`).
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from lemni.errors import Unauthorized
 
-PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/ping", "/docs", "/openapi.json", "/favicon.ico"})
+PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/ping", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
 _OWN_HEADERS = (b"api-key", b"x-api-key")
 
 

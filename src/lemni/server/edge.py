@@ -1,4 +1,5 @@
-"""What happens around every request: its path is tidied, it gets an id, the key is checked, no exception escapes.
+"""What happens around every request: its path is tidied, it gets an id, the key is checked, no exception escapes, and
+its answer is counted.
 
 A plain ASGI middleware, because the framework's own kind costs a task per request and hides disconnects.
 """
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lemni.errors import LemniError
 from lemni.server import auth
 from lemni.server.errors import answer, log, unexpected
+from lemni.server.metrics import NO_ROUTE, HttpCounts
 from lemni.server.routes import Dialects
 
 _REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
@@ -22,10 +24,11 @@ _SLASHES = re.compile("/{2,}")
 
 
 class Edge:
-    """Args: `api_key` None lets everybody in; `url_prefix` is a path before all routes."""
+    """Args: `api_key` None lets everybody in; `url_prefix` is a path before all routes; `counts` is told of answers."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None, url_prefix: str | None) -> None:
+    def __init__(self, app: ASGIApp, api_key: str | None, url_prefix: str | None, counts: HttpCounts) -> None:
         self._app = app
+        self._counts = counts
         self._prefix = url_prefix or ""
         self._api_key = api_key
 
@@ -43,6 +46,7 @@ class Edge:
         request_id = _request_id(headers.get(b"x-request-id"))
         began = time.perf_counter()
         status = 0
+        endpoint = dialects.endpoint(scope["method"], scope["path"])
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -55,7 +59,7 @@ class Edge:
             if self._api_key is not None:
                 auth.check(self._api_key, scope["method"], scope["path"], headers)
             # Most requests: the framework would spend more time on finding the route than all the rest takes.
-            if (endpoint := dialects.endpoint(scope["method"], scope["path"])) is not None:
+            if endpoint is not None:
                 response = await endpoint(Request(scope, receive))
                 await response(scope, receive, send_with_id)
             else:
@@ -66,8 +70,12 @@ class Edge:
                 response = answer(made, scope)
                 await response(scope, receive, send_with_id)
         finally:
-            ms = (time.perf_counter() - began) * 1000
-            log.debug("%s %s -> %d in %.1f ms, %s", scope["method"], scope["path"], status, ms, request_id.decode())
+            seconds = time.perf_counter() - began
+            if status:  # else the client has gone
+                route = scope["path"] if endpoint is not None else getattr(scope.get("route"), "path", NO_ROUTE)
+                self._counts.add(route, scope["method"], status, seconds)
+            method, path, ms = scope["method"], scope["path"], 1000 * seconds
+            log.debug("%s %s -> %d in %.1f ms, %s", method, path, status, ms, request_id.decode())
 
 
 def tidy(path: str) -> str:
