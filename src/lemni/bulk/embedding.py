@@ -11,16 +11,16 @@ from typing import BinaryIO, Literal, TypedDict
 
 from typing_extensions import Unpack
 
-from lemni.bulk.estimate import Estimate
-from lemni.bulk.estimate import estimate as estimate_job
 from lemni.bulk.manifest import Manifest
 from lemni.bulk.outputs import open_output
 from lemni.bulk.plan import Model, Rules, check_places, plan
 from lemni.bulk.progress import Price
 from lemni.bulk.run import Job, Summary, run_job
+from lemni.bulk.sample import Estimate
+from lemni.bulk.sample import estimate as estimate_job
 from lemni.bulk.sources import open_source
 from lemni.bulk.sources.base import Columns
-from lemni.config import DEFAULT_MODEL, EngineSettings, HubSettings, MediaSettings, ModelSettings
+from lemni.config import DEFAULT_MODEL
 from lemni.errors import ConfigError
 from lemni.stores import is_store
 from lemni.stores.place import parse
@@ -152,7 +152,7 @@ def prepared(
     check_places([Path(one) for one in places], made_output.files())
     chosen = wanted.get("manifest")
     manifest = Manifest(Path(chosen) if chosen is not None else base_of(place))
-    how = model if isinstance(model, Model) else model_of(model)
+    how = model if isinstance(model, Model) else Model.named(model)
     options = Options(
         wanted.get("dimensions"),
         wanted.get("normalize"),
@@ -184,16 +184,6 @@ def prepared(
         yield Job(planned, source, made_output, manifest), loaded
     finally:
         loaded.close()
-
-
-def model_of(name: str) -> Model:
-    """A model with every setting at its default."""
-    return Model(
-        ModelSettings.model_validate({"model": name}),
-        EngineSettings.model_validate({}),
-        HubSettings.model_validate({}),
-        MediaSettings.model_validate({}),
-    )
 
 
 def base_of(output: str) -> Path:

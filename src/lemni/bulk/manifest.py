@@ -107,8 +107,8 @@ class Manifest:
         if found != wanted:
             self.release()
             raise InvalidRequest(
-                f"{self.work}: holds an interrupted job that is another one: {differences(found, wanted)}. Give the same "
-                "command to resume that, or --overwrite to begin anew"
+                f"{self.work}: holds an interrupted job that is another one: {differences(found, wanted)}. "
+                "Give the same command to resume that, or --overwrite to begin anew"
             )
 
     def completed(self, identity: dict[str, Any]) -> dict[str, Any] | None:

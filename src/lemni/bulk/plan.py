@@ -57,6 +57,16 @@ class Model:
     hub: HubSettings
     media: MediaSettings
 
+    @classmethod
+    def named(cls, name: str) -> Model:
+        """A model with every setting at its default."""
+        return cls(
+            ModelSettings.model_validate({"model": name}),
+            EngineSettings.model_validate({}),
+            HubSettings.model_validate({}),
+            MediaSettings.model_validate({}),
+        )
+
     def load(self) -> LoadedModel:
         from lemni.loading import load_model
 

@@ -212,8 +212,8 @@ def _is_as_it_was(job: Job, shard: Shard) -> bool:
     if job.output.direct:
         return False
     raise InvalidRequest(
-        f"{job.source.name}: rows {record.first} to {record.first + record.rows - 1} are not what they were when this job "
-        "began. --overwrite begins anew"
+        f"{job.source.name}: rows {record.first} to {record.first + record.rows - 1} are not what they were when this "
+        "job began. --overwrite begins anew"
     )
 
 

@@ -1,6 +1,5 @@
 """Stages in threads, one item handed on at a time: while one window is computed, the next is read and tokenised and
-the one before is written. Order is kept, memory is bounded by the number of stages, the first error ends all of
-them."""
+the one before is written. Order is kept, memory is bounded, and the first error ends all of them."""
 
 from __future__ import annotations
 
