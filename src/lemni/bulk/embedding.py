@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, TypedDict
+from typing import Any, BinaryIO, Literal, TypedDict
 
 from typing_extensions import Unpack
 
 from lemni.bulk.manifest import Manifest
 from lemni.bulk.outputs import open_output
-from lemni.bulk.plan import Model, Rules, check_places, plan
+from lemni.bulk.outputs.base import Output
+from lemni.bulk.plan import Model, Plan, Rules, check_places, plan
 from lemni.bulk.progress import Price
 from lemni.bulk.run import Job, Summary, run_job
 from lemni.bulk.sample import Estimate
 from lemni.bulk.sample import estimate as estimate_job
 from lemni.bulk.sources import open_source
-from lemni.bulk.sources.base import Columns
+from lemni.bulk.sources.base import Columns, Source
 from lemni.config import DEFAULT_MODEL
 from lemni.errors import ConfigError
 from lemni.stores import is_store
@@ -29,6 +30,18 @@ from lemni.tasks.output_types import OutputType
 from lemni.types import InputType, Options, Task, Truncate
 
 StrPath = str | os.PathLike[str]
+
+
+_OPTIONS = ("dimensions", "normalize", "prompt", "prompt_name", "input_type", "truncate", "max_tokens")
+_RULES = ("shard_rows", "empty", "fail_fast", "max_rejects")
+
+
+class Running(TypedDict):
+    """Arguments of `run_job`."""
+
+    overwrite: bool
+    progress: bool | None
+    price: Price | None
 
 
 class Wanted(TypedDict, total=False):
@@ -109,10 +122,9 @@ def embed(
         >>> done.written, done.rejected  # doctest: +SKIP
         (1049, 0)
     """
-    with prepared(input, output, model, stdin, wanted) as (job, loaded):
-        return run_job(
-            job, loaded, overwrite=wanted.get("overwrite", False), progress=wanted.get("progress"), price=_price(wanted)
-        )
+    asked = Asked.of(input, output, model, stdin, wanted)
+    with contextlib.closing(asked.model.load()) as loaded:
+        return run_job(asked.job(asked.plan(loaded)), loaded, **asked.run)
 
 
 def estimate(
@@ -124,66 +136,77 @@ def estimate(
     **wanted: Unpack[Wanted],
 ) -> Estimate:
     """What `embed` with the same arguments would take, from a sample of the first rows; writes nothing."""
-    with prepared(input, output, model, stdin, wanted) as (job, loaded):
-        return estimate_job(job, loaded, price=_price(wanted))
+    asked = Asked.of(input, output, model, stdin, wanted)
+    with contextlib.closing(asked.model.load()) as loaded:
+        return estimate_job(asked.job(asked.plan(loaded)), loaded, price=asked.run["price"])
 
 
-@contextlib.contextmanager
-def prepared(
-    input: StrPath | Seq[StrPath], output: StrPath, model: str | Model, stdin: BinaryIO | None, wanted: Wanted
-) -> Iterator[tuple[Job, LoadedModel]]:
-    """The job and its model, loaded; closed afterwards."""
-    if unknown := sorted(set(wanted) - set(Wanted.__annotations__)):
-        raise ConfigError(f"unknown argument {unknown[0]!r}; known: {', '.join(Wanted.__annotations__)}")
-    places = [os.fspath(input)] if isinstance(input, str | os.PathLike) else [os.fspath(one) for one in input]
-    images = wanted.get("images", False)
-    carry = wanted.get("carry")
-    columns = Columns(
-        wanted.get("text", "text"),
-        wanted.get("id"),
-        None if carry is None else tuple(carry),
-        "image" if images else "text",
-    )
-    source = open_source(places, columns, query=wanted.get("query"), stdin=stdin, format=wanted.get("input_format"))
-    place = os.fspath(output)
-    made_output = open_output(
-        place, format=wanted.get("format"), vector_column=wanted.get("vector_column", "embedding")
-    )
-    check_places([Path(one) for one in places], made_output.files())
-    chosen = wanted.get("manifest")
-    manifest = Manifest(Path(chosen) if chosen is not None else base_of(place))
-    how = model if isinstance(model, Model) else Model.named(model)
-    options = Options(
-        wanted.get("dimensions"),
-        wanted.get("normalize"),
-        wanted.get("prompt"),
-        wanted.get("prompt_name"),
-        wanted.get("input_type"),
-        wanted.get("truncate"),
-        wanted.get("max_tokens"),
-    )
-    rules = Rules(
-        wanted.get("shard_rows"),
-        wanted.get("empty", "reject"),
-        wanted.get("fail_fast", False),
-        wanted.get("max_rejects"),
-    )
-    loaded = how.load()
-    try:
-        planned = plan(
-            source,
-            made_output,
-            how,
-            loaded,
-            task=wanted.get("task"),
-            options=options,
-            output_type=wanted.get("output_type", "float32"),
-            rules=rules,
-            images=images,
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job as it was asked for, its places opened; no model is loaded yet.
+
+    Attributes:
+        wanted: arguments of `lemni.bulk.plan.plan`; picklable.
+        run: arguments of `run_job`.
+    """
+
+    source: Source
+    output: Output
+    manifest: Manifest
+    model: Model
+    wanted: dict[str, Any]
+    run: Running
+
+    @classmethod
+    def of(
+        cls,
+        input: StrPath | Seq[StrPath],
+        output: StrPath,
+        model: str | Model,
+        stdin: BinaryIO | None,
+        wanted: Wanted,
+    ) -> Asked:
+        """Raises ConfigError, InvalidRequest, StoreError, MissingExtra."""
+        if unknown := sorted(set(wanted) - set(Wanted.__annotations__)):
+            raise ConfigError(f"unknown argument {unknown[0]!r}; known: {', '.join(Wanted.__annotations__)}")
+        places = [os.fspath(input)] if isinstance(input, str | os.PathLike) else [os.fspath(one) for one in input]
+        images, carry = wanted.get("images", False), wanted.get("carry")
+        columns = Columns(
+            wanted.get("text", "text"),
+            wanted.get("id"),
+            None if carry is None else tuple(carry),
+            "image" if images else "text",
         )
-        yield Job(planned, source, made_output, manifest), loaded
-    finally:
-        loaded.close()
+        source = open_source(places, columns, query=wanted.get("query"), stdin=stdin, format=wanted.get("input_format"))
+        place = os.fspath(output)
+        opened = open_output(place, format=wanted.get("format"), vector_column=wanted.get("vector_column", "embedding"))
+        check_places([Path(one) for one in places], opened.files())
+        chosen = wanted.get("manifest")
+        price = wanted.get("price_per_hour")
+        return cls(
+            source,
+            opened,
+            Manifest(Path(chosen) if chosen is not None else base_of(place)),
+            model if isinstance(model, Model) else Model.named(model),
+            {
+                "task": wanted.get("task"),
+                "options": Options(**{name: wanted.get(name) for name in _OPTIONS}),  # type: ignore[arg-type]
+                "output_type": wanted.get("output_type", "float32"),
+                "rules": Rules(**{name: wanted[name] for name in _RULES if name in wanted}),  # type: ignore[literal-required]
+                "images": images,
+            },
+            {
+                "overwrite": wanted.get("overwrite", False),
+                "progress": wanted.get("progress"),
+                "price": None if price is None else Price(price),
+            },
+        )
+
+    def plan(self, loaded: LoadedModel) -> Plan:
+        return plan(self.source.identity(), self.output.identity(), self.model, loaded, **self.wanted)
+
+    def job(self, planned: Plan) -> Job:
+        return Job(planned, self.source, self.output, self.manifest)
 
 
 def base_of(output: str) -> Path:
@@ -193,8 +216,3 @@ def base_of(output: str) -> Path:
         name = place.collection or Path(place.path).stem or "collection"
         return Path(f"{place.scheme}-{name}".replace("/", "_"))
     return Path(output.rstrip("/"))
-
-
-def _price(wanted: Wanted) -> Price | None:
-    per_hour = wanted.get("price_per_hour")
-    return None if per_hour is None else Price(per_hour)

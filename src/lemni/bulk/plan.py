@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lemni.bulk.outputs.base import Made, Output
-from lemni.bulk.sources.base import Source
+from lemni.bulk.outputs.base import Made
 from lemni.config import EngineSettings, HubSettings, MediaSettings, ModelSettings
 from lemni.errors import ConfigError, InvalidRequest
 from lemni.tasks.model import LoadedModel
@@ -93,8 +92,8 @@ class Plan:
 
 
 def plan(
-    source: Source,
-    output: Output,
+    source: dict[str, Any],
+    output: dict[str, Any],
     model: Model,
     loaded: LoadedModel,
     *,
@@ -105,6 +104,9 @@ def plan(
     images: bool = False,
 ) -> Plan:
     """Check what can be checked without a row.
+
+    Args:
+        source, output: their identities.
 
     Raises:
         InvalidRequest: the model does not do this, or not to images.
@@ -132,8 +134,8 @@ def plan(
     )
     shard_rows = rules.shard_rows or (_IMAGE_ROWS if images else _SHARD_ROWS[task])
     identity = {
-        "input": source.identity(),
-        "output": output.identity(),
+        "input": source,
+        "output": output,
         "model": {
             "name": card.model_id,
             "revision": card.revision,
@@ -143,7 +145,11 @@ def plan(
             "max_length": card.max_length,
             "max_batch_tokens": model.engine.max_batch_tokens,
         },
-        "options": {**asdict(options), "default_prompt_name": card.default_prompt_name},
+        "options": asdict(options),
+        "defaults": {
+            "prompt_name": model.settings.prompt_name or card.default_prompt_name,
+            "truncate": card.truncate,
+        },
         "prompts": hashlib.sha256(repr(sorted(card.prompts.items())).encode()).hexdigest()[:16],
         "task": task,
         "output_type": output_type,

@@ -1,0 +1,182 @@
+"""The bulk side of `lemni embed`: its options, and what a job says before and after. The job itself is `lemni.bulk`."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lemni.cli.models import size
+from lemni.errors import ConfigError, InvalidRequest
+
+if TYPE_CHECKING:
+    from lemni.bulk import Estimate, Summary
+    from lemni.bulk.plan import Model
+    from lemni.config import Settings
+
+_URL = "://"
+_OPTIONS = (
+    click.option("--id", "id_column", metavar="COLUMN", help="Column that names a row; default: id, else its number."),
+    click.option("--carry", metavar="COLUMNS", help="Other columns to keep, by commas; none; default: all."),
+    click.option("--images", is_flag=True, help="The texts are paths of images."),
+    click.option("--query", metavar="SQL", help="The input is a database, by an SQLAlchemy URL, and this its query."),
+    click.option("--input-format", metavar="FORMAT", help="txt, jsonl, json, csv, tsv, parquet ...; default: by name."),
+    click.option("--format", "output_format", metavar="FORMAT", help="Of the output; default: by its name."),
+    click.option("--vector-column", default="embedding", show_default=True, help="Column of the vectors."),
+    click.option(
+        "--task", type=click.Choice(["embed", "sparse", "multi_vector"]), help="Default: what the model is made for."
+    ),
+    click.option(
+        "--empty", type=click.Choice(["reject", "embed"]), default="reject", help="Texts without a character."
+    ),
+    click.option("--fail-fast", is_flag=True, help="End at the first row that cannot be embedded."),
+    click.option("--max-rejects", type=click.IntRange(0), metavar="N", help="End when more than N rows cannot be."),
+    click.option("--shard-rows", type=click.IntRange(1), metavar="N", help="Rows between two marks of progress."),
+    click.option("--overwrite", is_flag=True, help="Replace an output that is there; forget an interrupted job."),
+    click.option("--manifest", type=click.Path(path_type=Path), help="What the job's files are named after."),
+    click.option("--dry-run", is_flag=True, help="Estimate time, size and cost from a sample; write nothing."),
+    click.option(
+        "--price-per-hour", type=click.FloatRange(0), metavar="PRICE", help="Of this machine: shows the cost."
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="This process, or a Ray cluster.",
+    ),
+    click.option("--ray-address", metavar="ADDRESS", help="Of the cluster; default: RAY_ADDRESS, else one of its own."),
+)
+
+
+def bulk_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a bulk job; `run_bulk` takes them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def are_inputs(arguments: tuple[str, ...], query: str | None) -> bool:
+    """Whether the arguments are files, folders, patterns, URLs or standard input, and not texts.
+
+    Raises:
+        click.UsageError: some are and some are not.
+    """
+    named = [query is not None or _is_input(argument) for argument in arguments]
+    if any(named) and not all(named):
+        other = arguments[named.index(False)]
+        raise click.UsageError(f"{other!r} is no file, but other arguments are")
+    return all(named)
+
+
+def _is_input(argument: str) -> bool:
+    if argument == "-":
+        return True
+    try:
+        return _URL in argument.partition(" ")[0] or Path(argument).exists() or bool(glob.glob(argument))
+    except (OSError, ValueError):  # a long text is no valid name
+        return False
+
+
+def run_bulk(
+    settings: Settings,
+    arguments: tuple[str, ...],
+    output: str,
+    wanted: dict[str, Any],
+    *,
+    dry_run: bool,
+    engine: str,
+    ray_address: str | None,
+    carry: str | None,
+    id_column: str | None,
+    output_format: str | None,
+    **given: Any,
+) -> None:
+    """Run or estimate the job, and say what came of it on stderr.
+
+    Args:
+        wanted: of `lemni.bulk.embed`, beside `given`.
+
+    Raises:
+        LemniError: what `lemni.bulk.embed` raises.
+        InvalidRequest: no row could be embedded.
+    """
+    import lemni.bulk
+
+    wanted = {**wanted, **given, "id": id_column, "format": output_format}
+    if carry is not None:
+        wanted["carry"] = () if carry == "none" else tuple(name.strip() for name in carry.split(",") if name.strip())
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    wanted.update(model=model_of(settings), stdin=sys.stdin.buffer if "-" in arguments else None)
+    if dry_run:
+        _tell_estimate(lemni.bulk.estimate(list(arguments), output, **wanted))
+        return
+    if engine == "ray":
+        from lemni.distributed import embed as embed_on_ray
+
+        done = embed_on_ray(list(arguments), output, ray_address=ray_address, **wanted)
+    else:
+        done = lemni.bulk.embed(list(arguments), output, **wanted)
+    tell(done, settings.models[0].model)
+    if done.rejected and not done.written:
+        raise InvalidRequest(f"none of the {done.rows} rows could be embedded; the reasons are in {done.rejects}")
+
+
+def model_of(settings: Settings) -> Model:
+    """The one model of the settings. Raises ConfigError where there are several."""
+    from lemni.bulk.plan import Model
+
+    if len(settings.models) > 1:
+        names = ", ".join(model.served_name or model.model for model in settings.models)
+        raise ConfigError(f"the settings name several models; choose one with --model: {names}")
+    return Model(settings.models[0], settings.engine, settings.hub, settings.media)
+
+
+def tell(done: Summary, model: str) -> None:
+    """What a complete job says: always what was rejected or cut, the rest on a terminal only."""
+    if done.rejected:
+        click.echo(f"lemni: note: {done.rejected} of {done.rows} rows were rejected; see {done.rejects}", err=True)
+    if done.truncated:
+        what = f"{done.truncated} of {done.rows} texts were cut to the model's length"
+        click.echo(f"lemni: note: {what}; --truncate error rejects such texts", err=True)
+    if not sys.stderr.isatty():
+        return
+    if not done.seconds:
+        click.echo(f"{done.outputs[0]} was complete already: {done.written} rows; --overwrite makes it anew", err=True)
+        return
+    fresh = done.rows - done.resumed
+    rate = f"{fresh / done.seconds:,.0f} rows/s" if done.seconds else ""
+    earlier = f", {done.resumed} of them by an earlier run" if done.resumed else ""
+    click.echo(
+        f"{done.written} rows in {', '.join(done.outputs)}{earlier} ({done.seconds:.1f} s, {rate}, model {model})",
+        err=True,
+    )
+
+
+def _tell_estimate(found: Estimate) -> None:
+    about = "" if found.counted else "about "
+    lines = [
+        ("rows", f"{about}{found.rows:,}"),
+        ("tokens", f"about {found.tokens:,}"),
+        ("speed", f"{found.rows_per_s:,.1f} rows/s (measured on {found.sample} rows)"),
+        ("time", f"about {_duration(found.seconds)}"),
+        ("output", "in the store" if found.output_bytes is None else f"about {size(found.output_bytes)}"),
+    ]
+    if found.rejected:
+        lines.append(("rejected", f"{found.rejected} of the {found.sample} rows"))
+    if found.cost is not None:
+        lines.append(("cost", f"about {found.cost:.2f}"))
+    for name, value in lines:
+        click.echo(f"{name:<9} {value}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
