@@ -177,7 +177,7 @@ def _run(job: Job, worker: Worker, done: set[int], bar: Progress, replicas: int)
     def left() -> Iterator[Shard]:
         for shard in job.source.shards(job.plan.shard_rows):
             seen.add(shard.index)
-            if shard.index not in done or not _is_as_it_was(job, shard):
+            if shard.index not in done or not is_as_it_was(job, shard):
                 yield shard
 
     with ThreadPoolExecutor(replicas, thread_name_prefix="lemni-replica") as pool:
@@ -197,7 +197,7 @@ def _run(job: Job, worker: Worker, done: set[int], bar: Progress, replicas: int)
     return seen
 
 
-def _is_as_it_was(job: Job, shard: Shard) -> bool:
+def is_as_it_was(job: Job, shard: Shard) -> bool:
     """Whether a shard that is done need not be done again. What files hold is known by their sizes and times; other
     rows are compared.
 

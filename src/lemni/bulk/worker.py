@@ -51,6 +51,7 @@ class Worker:
     """The steps of one job in this process.
 
     Args:
+        computer: None where only `read` and `write` are called.
         ranges: float32 [2, dimensions], for int8 and uint8.
         passed: told after each forward pass how many rows and tokens it had.
     """
@@ -58,7 +59,7 @@ class Worker:
     def __init__(
         self,
         plan: Plan,
-        computer: Computer,
+        computer: Computer | None,
         output: Output,
         manifest: Manifest,
         ranges: NDArray[np.float32] | None = None,
@@ -80,11 +81,13 @@ class Worker:
         return work
 
     def tokenize(self, work: Work) -> Work:
+        assert self._computer is not None
         items: list[Any] = [work.rows.items[place] for place in work.good]
         work.window = self._computer.tokenize(items, self._plan.request)
         return work
 
     def compute(self, work: Work) -> Work:
+        assert self._computer is not None
         assert work.window is not None
 
         def passed(sequences: int, tokens: int) -> None:
