@@ -230,13 +230,10 @@ def advance_identities(connection: Connection[Any], schema: str, table: str) -> 
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attidentity <> '' AND NOT attisdropped",
         (where.as_string(connection),),
     ).fetchall()
+    greatest = sql.SQL("SELECT setval(pg_get_serial_sequence({2}, {3}), max({0})) FROM {1} HAVING max({0}) IS NOT NULL")
     for (column,) in found:
-        connection.execute(
-            sql.SQL(
-                "SELECT setval(pg_get_serial_sequence(%s, %s), max({0})) FROM {1} HAVING max({0}) IS NOT NULL"
-            ).format(sql.Identifier(column), where),
-            (where.as_string(connection), column),
-        )
+        names = (sql.Literal(where.as_string(connection)), sql.Literal(column))
+        connection.execute(greatest.format(sql.Identifier(column), where, *names))
 
 
 def copy_grants(connection: Connection[Any], schema: str, source: str, target: str) -> None:

@@ -96,7 +96,7 @@ class PostgresTable:
             raise StoreError(f"{self.name}: {'; '.join(part for part in parts if part)}") from error
 
     def _run(self, query: Any, values: Seq[Any] = ()) -> list[Any]:
-        """The rows of an answer, if it has any."""
+        """The rows of an answer, if it has any. A query with `values` has no names in it, as they may have a %."""
         with self._said(), self._connection.cursor(binary=True) as cursor:
             cursor.execute(query, values or None)
             return list(cursor.fetchall()) if cursor.description else []
@@ -254,11 +254,12 @@ class PostgresTable:
                     "of one id: name another by id=COLUMN, or make one"
                 )
         key, kind = layout.id.quoted, sql.SQL(layout.id.type)
-        behind = sql.SQL("{} > %s::{}").format(key, kind)
         while True:
+            behind = sql.SQL("{} > {}::{}").format(key, sql.Literal(str(after)), kind)
             where = self._where(layout, *([] if after is None else [behind]))
-            query = sql.SQL("{}{} ORDER BY {} LIMIT {}").format(self._select(layout, vectors), where, key, size)
-            rows = self._run(query, () if after is None else (str(after),))
+            rows = self._run(
+                sql.SQL("{}{} ORDER BY {} LIMIT {}").format(self._select(layout, vectors), where, key, size)
+            )
             if rows:
                 page = self._page(rows, layout, vectors)
                 after = page.ids[-1]
@@ -268,12 +269,11 @@ class PostgresTable:
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
         layout = self._found(vectors)
-        asked = sql.SQL("{} = ANY(%s::{}[])").format(layout.id.quoted, sql.SQL(layout.id.type))
         wanted = list(dict.fromkeys(as_id(one, self.id_type, self.name) for one in ids))
-        rows = self._run(
-            sql.SQL("{}{}").format(self._select(layout, vectors), self._where(layout, asked)),
-            ([str(one) for one in wanted],),
+        asked = sql.SQL("{} = ANY({}::{}[])").format(
+            layout.id.quoted, sql.Literal([str(one) for one in wanted]), sql.SQL(layout.id.type)
         )
+        rows = self._run(sql.SQL("{}{}").format(self._select(layout, vectors), self._where(layout, asked)))
         found = {row[0]: row for row in rows}
         return self._page([found[one] for one in wanted if one in found], layout, vectors)
 
@@ -283,16 +283,16 @@ class PostgresTable:
         assert column is not None
         schema = self._schema_of(layout)
         operator = tables.OPERATORS[schema.metric if schema else "cosine"]
-        query = sql.SQL("SELECT {} FROM {}{} ORDER BY {} {} %b LIMIT {}").format(
-            layout.id.read, self._from, self._where(layout, sql.SQL("{} IS NOT NULL").format(column.quoted)),
-            column.quoted, sql.SQL(operator), k,
-        )  # fmt: skip
+        where = self._where(layout, sql.SQL("{} IS NOT NULL").format(column.quoted))
+        query = sql.SQL("SELECT {} FROM {}{} ORDER BY {} {} {} LIMIT {}")
         found = []
         with self._said(), self._connection.transaction():
             self._widen(k)
             for vector in vectors:
-                given = (self._given(vector, column),)
-                found.append([row[0] for row in self._connection.execute(query, given, prepare=True)])
+                given = sql.Literal(self._given(vector, column))
+                order = (column.quoted, sql.SQL(operator), given)
+                rows = self._run(query.format(layout.id.read, self._from, where, *order, k))
+                found.append([row[0] for row in rows])
         return found
 
     def _widen(self, k: int) -> None:
