@@ -187,9 +187,20 @@ def index_of(connection: Connection[Any], schema: str, table: str, column: Colum
     return Index(kind, _METRICS.get(operators.split("_")[1], ""), tuple(settings or ()))
 
 
-def mark(metric: str, index: str) -> str:
-    """The comment of a column made here: what no index says while there is none."""
-    return f"{_MARK}metric={metric} index={index}"
+def broken_indexes(connection: Connection[Any], schema: str, table: str, column: Column) -> list[sql.SQL]:
+    """Of a column, left behind by a CREATE INDEX CONCURRENTLY that was interrupted; as they stand in a statement."""
+    found = connection.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = %s::regclass AND indkey[0] = %s "
+        "AND NOT indisvalid",
+        (quoted(schema, table).as_string(connection), column.number),
+    )
+    return [sql.SQL(row[0]) for row in found]
+
+
+def mark(metric: str, index: str, settings: Seq[str] = ()) -> str:
+    """The comment of a column made here: its metric, which no index says while there is none, and the index to
+    build."""
+    return f"{_MARK}metric={metric} index={index} settings={','.join(settings)}"
 
 
 def marked(connection: Connection[Any], schema: str, table: str, column: Column) -> dict[str, str]:
