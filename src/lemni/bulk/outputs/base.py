@@ -53,7 +53,8 @@ class Output(Protocol):
         ...
 
     def files(self) -> list[Path]:
-        """What `assemble` will write; none of a direct output."""
+        """All files that `assemble` may write, so that none of them is the input; a folder stands for all that is in
+        it. Empty for a store."""
         ...
 
     def prepare(self, made: Made) -> None:
