@@ -1,0 +1,89 @@
+"""A vector store as the output: every shard is upserted when it is done, and nothing has to be joined.
+
+Not to be confused with `lemni migrate`, which reads from a store as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lemni.bulk.outputs.base import Made
+from lemni.bulk.outputs.flat import flat
+from lemni.bulk.rows import Rows, Vectors
+from lemni.errors import InvalidRequest
+from lemni.stores import open_store
+from lemni.stores.base import Metric, Page, Schema, Store, VectorKind
+from lemni.stores.place import parse
+from lemni.types import TASK_WORDS, Task
+
+_METRICS: dict[str, Metric] = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
+_KINDS: dict[Task, VectorKind] = {"embed": "dense", "sparse": "sparse", "multi_vector": "multi_vector"}
+# Packed bits would be compared as if they were numbers.
+_OUTPUT_TYPES = ("float32", "float16", "int8", "uint8")
+_AT_ONCE = 256  # rows
+
+
+class StoreOutput:
+    """Implements `Output`. Opened by the first call that needs it, in whatever process that is.
+
+    Args:
+        address: of `lemni.stores`, with a collection.
+
+    Raises:
+        StoreError: it is no address.
+    """
+
+    direct = True
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.name = str(parse(address))
+        self._opened: Store | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def identity(self) -> dict[str, Any]:
+        return {"format": "store", "name": self.name}
+
+    def files(self) -> list[Path]:
+        return []
+
+    def prepare(self, made: Made) -> None:
+        """Creates the collection if there is none; one that is there must have the same dimensions and metric."""
+        store, kind = self._store(), _KINDS[made.task]
+        if kind not in store.kinds:
+            raise InvalidRequest(f"{self.name}: holds {', '.join(store.kinds)} vectors, not {TASK_WORDS[made.task]}")
+        if made.output_type not in _OUTPUT_TYPES:
+            raise InvalidRequest(f"{self.name}: a store takes {', '.join(_OUTPUT_TYPES)}, not {made.output_type}")
+        store.create(Schema(made.dimensions, _METRICS.get(made.similarity, "cosine"), kind))
+
+    def write(self, part: Path, rows: Rows, vectors: Vectors, made: Made) -> None:
+        """Text and metadata go along; nulls in metadata do not, which most stores refuse."""
+        if made.task == "embed":
+            vectors = flat(vectors, len(rows), made)["vectors"].astype(np.float32)
+        elif made.task == "multi_vector":
+            vectors = [np.asarray(matrix, np.float32) for matrix in vectors]
+        store = self._store()
+        for start in range(0, len(rows), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            metadata = [
+                {name: value for name, value in carried.items() if value is not None} for carried in rows.metadata[some]
+            ]
+            store.write(Page(rows.ids[some], rows.texts[some], metadata, vectors[some]))
+
+    def assemble(self, parts: Seq[Path], made: Made) -> list[Path]:
+        """Closes the connection; a later call opens another one."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+        return []
+
+    def _store(self) -> Store:
+        if self._opened is None:
+            self._opened = open_store(self._address)
+        return self._opened
