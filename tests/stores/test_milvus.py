@@ -260,6 +260,14 @@ os.kill(os.getpid(), signal.SIGKILL)
     np.testing.assert_array_equal(found.vectors, np.asarray(entries.vectors))
 
 
+def test_another_process_is_told_who_has_the_folder(tmp_path: Path) -> None:
+    opened(tmp_path).create(Schema(WIDTH))
+    program = f"from lemni.stores import open_store; open_store('milvus:{tmp_path}/milvus.db?collection=docs')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "does another process have it?" in ended.stderr.splitlines()[-1]
+
+
 def test_addresses_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for address, words in {
         "milvus:x.db": "which collection",

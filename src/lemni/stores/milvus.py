@@ -51,7 +51,6 @@ from lemni.stores import milvus_schema as layout
 from lemni.stores.base import Description, Id, Page, Schema, Store, VectorKind
 from lemni.stores.folders import kept_name
 from lemni.stores.place import Place
-from lemni.types import SparseVector
 
 try:
     from pymilvus import MilvusClient
@@ -96,8 +95,15 @@ class Milvus:
         scheme = "https" if place.option("tls") == "1" else "http"
         uri = f"{scheme}://{place.host}:{place.port or 19530}" if place.host else place.path
         token = f"{place.user}:{place.password or ''}" if place.user else os.environ.get("MILVUS_TOKEN", "")
-        with self._words():
-            self._held = MilvusClient(uri, token=token if place.host else "", db_name=place.option("db"))
+        try:
+            with self._words():
+                self._held = MilvusClient(uri, token=token if place.host else "", db_name=place.option("db"))
+        except StoreError as error:
+            if place.host:
+                raise
+            raise StoreError(
+                f"{error.message} (does another process have it? Milvus Lite takes one at a time)"
+            ) from error
 
     @contextmanager
     def _words(self) -> Iterator[None]:
@@ -166,7 +172,8 @@ class Milvus:
 
     def pages(self, size: int, *, vectors: bool = False, after: Id | None = None) -> Iterator[Page]:
         fields = self._loaded()
-        batch = min(size, _BATCH)
+        # Lite looks at every entry for each answer: the fewer, the better.
+        batch = min(size, _BATCH) if self._place.host else _BATCH
         if vectors:
             batch = max(1, min(batch, _ANSWER_BYTES // (4 * (fields.dimensions or 256))))
         last = None if after is None else as_id(after, fields.id_type, self.name)
@@ -207,11 +214,11 @@ class Milvus:
                 len(rows), fields.dimensions or 0
             )
         elif vectors:
-            found = [_sparse(row[fields.vector]) for row in rows]
+            found = [layout.sparse(row[fields.vector]) for row in rows]
         return Page(
             [row[fields.id] for row in rows],
             [row.get(fields.text) if fields.text else None for row in rows],
-            [{name: _plain(value) for name, value in row.items() if name not in used} for row in rows],
+            [{name: layout.plain(value) for name, value in row.items() if name not in used} for row in rows],
             found,
         )
 
@@ -384,13 +391,3 @@ class Milvus:
 def _literal(value: Id) -> str:
     """As it stands in a condition."""
     return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
-
-
-def _sparse(weights: dict[int, float]) -> SparseVector:
-    terms = sorted(weights)
-    return SparseVector(np.array(terms, np.int32), np.array([weights[term] for term in terms], np.float32))
-
-
-def _plain(value: Any) -> Any:
-    """Arrays come in gRPC's own kind of list."""
-    return value if value is None or isinstance(value, (str, int, float, list, dict, bytes)) else list(value)

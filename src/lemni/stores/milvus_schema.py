@@ -1,13 +1,15 @@
-"""Fields and indexes of a Milvus collection: which mean what, and how a new one is made."""
+"""Fields, indexes and values of a Milvus collection: what they mean, and how a new one is made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pymilvus import DataType, Function, MilvusClient
 
 from lemni.stores.base import Metric, Schema, VectorKind
+from lemni.types import SparseVector
 
 _TEXTS = ("text", "document", "content", "body", "page_content")
 _METRICS: dict[Metric, str] = {"cosine": "COSINE", "dot": "IP", "l2": "L2"}
@@ -160,3 +162,13 @@ def alike(client: Any, collection: str, fields: Fields, schema: Schema) -> dict[
         "num_shards": described.get("num_shards", 1),
         "consistency_level": described.get("consistency_level_name") or "Strong",
     }
+
+
+def sparse(weights: dict[int, float]) -> SparseVector:
+    terms = sorted(weights)
+    return SparseVector(np.array(terms, np.int32), np.array([weights[term] for term in terms], np.float32))
+
+
+def plain(value: Any) -> Any:
+    """Arrays come in gRPC's own kind of list."""
+    return value if value is None or isinstance(value, (str, int, float, list, dict, bytes)) else list(value)
