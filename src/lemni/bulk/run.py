@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,9 @@ def begun(job: Job, *, overwrite: bool) -> Iterator[Summary | None]:
     if overwrite:
         manifest.discard()
     complete = manifest.completed(identity)
-    if complete is not None and all(path.exists() for path in job.output.files()):
+    if complete is not None and (
+        job.output.direct or all(Path(one).exists() for one in complete["summary"]["outputs"])
+    ):
         yield _summary(complete["summary"])
         return
     if complete is None and not overwrite and not manifest.work.exists():
