@@ -128,6 +128,7 @@ class _Lines:
     def __init__(self, handle: BinaryIO, name: str, line: int = 1) -> None:
         self._handle = handle
         self._name = name
+        self._waiting: list[str] = []  # lines that end with a carriage return alone, the next one last
         self.at = 0
         self.line = line
         self.ended = False
@@ -136,21 +137,31 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._handle.readline(MAX_LINE_BYTES + 1)
-        if len(line) > MAX_LINE_BYTES:
-            raise InvalidRequest(f"{self._name}: line {self.line} has over {MAX_LINE_BYTES} bytes, the limit of a line")
-        if not line:
+        if not self._waiting and not self._fill():
             if self.ended:
                 raise StopIteration
             self.ended = True
             return _END
+        line = self._waiting.pop()
+        self.at += len(line)
+        self.line += 1
+        return line
+
+    def _fill(self) -> bool:
+        """Read on to the next line feed."""
+        line = self._handle.readline(MAX_LINE_BYTES + 1)
+        if len(line) > MAX_LINE_BYTES:
+            raise InvalidRequest(f"{self._name}: line {self.line} has over {MAX_LINE_BYTES} bytes, the limit of a line")
         if self.at == 0:
             plain = without_bom(line, self._name) if self.line == 1 else line
             self.at = len(line) - len(plain)
             line = plain
-        self.at += len(line)
-        self.line += 1
-        return line.decode("latin-1")
+        text = line.decode("latin-1")
+        if not text:
+            return False
+        alone = "\r" in text.removesuffix("\r\n")
+        self._waiting = list(io.StringIO(text, newline=""))[::-1] if alone else [text]
+        return True
 
 
 def table_rows(lines: _Lines, delimiter: str, name: str) -> Iterator[tuple[list[str] | csv.Error, int]]:
@@ -164,7 +175,7 @@ def table_rows(lines: _Lines, delimiter: str, name: str) -> Iterator[tuple[list[
         csv.field_size_limit(MAX_FIELD_BYTES)  # of the process; 128 KiB by default
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
-        line = lines.line
+        line, at = lines.line, lines.at
         found: list[str] | csv.Error
         try:
             found = next(reader)
@@ -177,7 +188,7 @@ def table_rows(lines: _Lines, delimiter: str, name: str) -> Iterator[tuple[list[
                 ) from None
             found = error
         if lines.ended:
-            if found == [_END]:
+            if lines.at == at:
                 return
             raise InvalidRequest(f"{name}: a quote is opened in the row of line {line} and not closed")
         if found:

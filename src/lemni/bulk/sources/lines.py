@@ -164,7 +164,7 @@ def cut_lines(handle: BinaryIO, rows: int, blank_lines: bool, name: str) -> Iter
     """
     block = handle.read(_BLOCK)
     at = len(block) - len(without_bom(block[:3], name)) - len(block[3:])  # place of the block in the file
-    block = block[at:]
+    block = block[at:] or handle.read(_BLOCK)
     begun, begun_line, have = at, 1, 0  # of the shard that is being filled
     line_start, line, before = at, 1, b""  # of the line that is being read; the byte before the block
     while block:
