@@ -23,6 +23,7 @@ from lemni.errors import InternalError, LemniError
 COMMANDS = {
     "serve": "lemni.cli.serve:serve",
     "embed": "lemni.cli.embed:embed",
+    "migrate": "lemni.cli.migrate:migrate",
     "rerank": "lemni.cli.rerank:rerank",
     "classify": "lemni.cli.classify:classify",
     "infinity": "lemni.cli.infinity:infinity",

@@ -113,7 +113,7 @@ def run_bulk(
     wanted = {name: value for name, value in wanted.items() if value is not None}
     wanted.update(model=model_of(settings), stdin=sys.stdin.buffer if "-" in arguments else None)
     if dry_run:
-        _tell_estimate(lemni.bulk.estimate(list(arguments), output, **wanted))
+        tell_estimate(lemni.bulk.estimate(list(arguments), output, **wanted))
         return
     if engine == "ray":
         from lemni.distributed import embed as embed_on_ray
@@ -157,7 +157,7 @@ def tell(done: Summary, model: str) -> None:
     )
 
 
-def _tell_estimate(found: Estimate) -> None:
+def tell_estimate(found: Estimate) -> None:
     about = "" if found.counted else "about "
     lines = [
         ("rows", f"{about}{found.rows:,}"),

@@ -1,0 +1,72 @@
+"""The new collection, as the output of a bulk job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Any
+
+from lemni.bulk.outputs.base import Made
+from lemni.bulk.rows import Rows, Vectors
+from lemni.errors import InvalidRequest
+from lemni.migrate.connection import Connection
+from lemni.stores.base import Metric, Page, Schema, VectorKind
+
+_KINDS: dict[str, VectorKind] = {"embed": "dense", "sparse": "sparse", "multi_vector": "multi_vector"}
+_METRICS: dict[str, Metric] = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
+_AT_ONCE = 256  # rows: servers limit the bytes of a request
+
+
+def schema_of(made: Made, metric: Metric | None) -> Schema:
+    """What a collection of a model's vectors is.
+
+    Raises:
+        InvalidRequest: stores do not compare as the model wants it.
+    """
+    found = metric or ("dot" if made.task == "sparse" else _METRICS.get(made.similarity))
+    if found is None:
+        raise InvalidRequest(
+            f"{made.model}: its vectors are for {made.similarity}, which no store has: choose one with --metric"
+        )
+    return Schema(made.dimensions, found, _KINDS[made.task])
+
+
+class Target:
+    """Rows with equal ids are overwritten, so a shard may come twice.
+
+    Args:
+        connection: of the new collection.
+        like: the old one, where it is of the same kind of store; its other settings are taken over.
+    """
+
+    direct = True
+
+    def __init__(self, connection: Connection, metric: Metric | None = None, like: Connection | None = None) -> None:
+        self._connection, self._metric, self._like = connection, metric, like
+        self.name = connection.name
+
+    def identity(self) -> dict[str, Any]:
+        return {"store": self.name, "metric": self._metric}
+
+    def files(self) -> list[Path]:
+        return []
+
+    def prepare(self, made: Made) -> None:
+        schema = schema_of(made, self._metric)
+        if schema.kind not in self._connection.store.kinds:
+            raise InvalidRequest(
+                f"{self.name}: holds {', '.join(self._connection.store.kinds)} vectors, and {made.model} gives "
+                f"{schema.kind} ones here"
+            )
+        self._connection.ask(lambda store: store.create(schema, None if self._like is None else self._like.store))
+
+    def write(self, part: Path, rows: Rows, vectors: Vectors, made: Made) -> None:
+        for start in range(0, len(rows), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            self._put(Page(rows.ids[some], rows.texts[some], rows.metadata[some], vectors[some]))
+
+    def _put(self, page: Page) -> None:
+        self._connection.ask(lambda store: store.write(page))
+
+    def assemble(self, parts: Seq[Path], made: Made) -> list[Path]:
+        return []
