@@ -27,7 +27,7 @@ from lemni.bulk.rows import Rows, Vectors
 
 # Of written batches: enough for a reader to go through in few steps, whatever the size of parts.
 _ROWS = 16_384
-_BYTES = 64 << 20
+_BYTES = 16 << 20
 
 
 class TableOutput(FileOutput):
