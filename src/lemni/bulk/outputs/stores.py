@@ -5,6 +5,7 @@ Not to be confused with `lemni migrate`, which reads from a store as well.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from lemni.bulk.outputs.base import Made
 from lemni.bulk.outputs.flat import flat
+from lemni.bulk.outputs.lines import to_json
 from lemni.bulk.rows import Rows, Vectors
 from lemni.errors import InvalidRequest
 from lemni.stores import open_store
@@ -63,7 +65,7 @@ class StoreOutput:
         store.create(Schema(made.dimensions, _METRICS.get(made.similarity, "cosine"), kind))
 
     def write(self, part: Path, rows: Rows, vectors: Vectors, made: Made) -> None:
-        """Text and metadata go along; nulls in metadata do not, which most stores refuse."""
+        """Text and metadata go along (`metadata_of`)."""
         if made.task == "embed":
             vectors = flat(vectors, len(rows), made)["vectors"].astype(np.float32)
         elif made.task == "multi_vector":
@@ -71,9 +73,7 @@ class StoreOutput:
         store = self._store()
         for start in range(0, len(rows), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
-            metadata = [
-                {name: value for name, value in carried.items() if value is not None} for carried in rows.metadata[some]
-            ]
+            metadata = [metadata_of(carried) for carried in rows.metadata[some]]
             store.write(Page(rows.ids[some], rows.texts[some], metadata, vectors[some]))
 
     def assemble(self, parts: Seq[Path], made: Made) -> list[Path]:
@@ -87,3 +87,10 @@ class StoreOutput:
         if self._opened is None:
             self._opened = open_store(self._address)
         return self._opened
+
+
+def metadata_of(carried: dict[str, Any]) -> dict[str, Any]:
+    """As stores take it: without nulls (and NaN, which is none either), and of what JSON has: times and decimals as
+    text, bytes as base64. Lists and objects stay."""
+    found = json.loads(to_json(carried))
+    return {name: value for name, value in found.items() if value is not None}
