@@ -14,6 +14,7 @@ from typing import Any
 
 from lemni.bulk.sources.base import Columns, Shard
 from lemni.bulk.sources.cells import carried, check_columns, rows_of_columns
+from lemni.bulk.sources.files import describe
 from lemni.bulk.sources.source import HeldShard, identity_of
 from lemni.errors import InvalidRequest, LemniError, missing_extra
 
@@ -47,8 +48,14 @@ class SqlSource:
             for part in (url.password, *(v for k, v in url.query.items() if _SECRET.search(k)))
             if isinstance(part, str) and part
         ]
+        try:
+            url.get_dialect()
+        except Exception as error:
+            raise InvalidRequest(f"no database is called {url.drivername!r}: {error}") from None
         bare = url.set(password=None, query={k: v for k, v in url.query.items() if not _SECRET.search(k)})
         self.name = bare.render_as_string(hide_password=True)
+        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+            describe(str(url.database).removeprefix("file:").partition("?")[0])  # SQLite would make an empty one
         self.query = query.strip().rstrip(";").rstrip()
         with self._results(f"SELECT * FROM ({self.query}\n) lemni_rows WHERE 1 = 0") as result:
             there = list(result.keys())
