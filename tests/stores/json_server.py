@@ -24,6 +24,7 @@ class Asked(NamedTuple):
     query: dict[str, list[str]]
     headers: Mapping[str, str]
     body: bytes
+    address: str  # as it was sent
 
 
 Answer = tuple[int, Any, dict[str, str]]  # status, JSON, headers
@@ -48,7 +49,7 @@ class JsonServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 path = [unquote(one) for one in parts.path.strip("/").split("/")]
                 query = parse_qs(parts.query, keep_blank_values=True)
-                one = Asked(self.command, path, query, self.headers, body)
+                one = Asked(self.command, path, query, self.headers, body, self.path)
                 with lock:
                     asked.append(one)
                     status, reply, headers = answer(one)
