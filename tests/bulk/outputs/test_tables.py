@@ -228,6 +228,22 @@ def test_datasets_and_pandas_read_parquet(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.stack(frame["embedding"]), np.stack(listed(given)))
 
 
+def test_names_that_lance_does_not_have(tmp_path: Path) -> None:
+    made = dense()
+    for name in ("a.b", "", "_rowid", "`x`"):
+        with pytest.raises(InvalidRequest, match=rf"{name}.*--carry"):
+            open_output(f"{tmp_path}/v.lance").write(
+                tmp_path / "part", rows(0, 1, **{name: [1]}), vectors(1, made), made
+            )
+    with pytest.raises(InvalidRequest, match="--vector-column"):
+        open_output(f"{tmp_path}/v.lance", vector_column="my.vector").write(
+            tmp_path / "part", rows(0, 1), vectors(1, made), made
+        )
+    names = {"a b": [1], "naïve": [1], "a/b": [1]}
+    found = table(tmp_path, "lance", [(rows(0, 1, **names), vectors(1, made))], made)
+    assert found.schema.names == ["id", "text", *names, "embedding"]
+
+
 def test_a_folder_that_is_no_dataset_is_not_replaced_by_one(tmp_path: Path) -> None:
     made = dense()
     mine = tmp_path / "mine"

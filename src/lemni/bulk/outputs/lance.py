@@ -18,6 +18,7 @@ import pyarrow as pa
 from lemni.bulk.outputs.base import Made
 from lemni.bulk.outputs.drafts import flush, remove
 from lemni.bulk.outputs.tables import TableOutput
+from lemni.bulk.rows import Rows, Vectors
 from lemni.errors import InvalidRequest
 
 
@@ -52,14 +53,25 @@ class Lance(TableOutput):
             raise InvalidRequest(f"{self.name}: is there, and is no Lance dataset: name another place")
 
     def holds(self, kind: Any) -> bool:
-        return _holds(kind)
+        return _holds("column", kind)
+
+    def _batch(self, rows: Rows, vectors: Vectors, made: Made) -> Any:
+        batch = super()._batch(rows, vectors, made)
+        for name in batch.schema.names:
+            if not _holds(name, pa.int64()):
+                raise InvalidRequest(
+                    f"{self.name}: Lance has no columns that are called {name!r}: "
+                    + ("take another --vector-column" if name == self.vector_column else "leave it out with --carry")
+                )
+        return batch
 
 
-@lru_cache(maxsize=256)
-def _holds(kind: Any) -> bool:
+@lru_cache(maxsize=1024)
+def _holds(name: str, kind: Any) -> bool:
+    """Whether a column can be written and read: what Lance refuses is to be known before the last shard."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            lance.write_dataset(pa.table({"column": pa.nulls(1, kind)}), f"{folder}/one.lance", mode="create")
+            lance.write_dataset(pa.table({name: pa.nulls(1, kind)}), f"{folder}/one.lance", mode="create").to_table()
         except (pa.lib.ArrowException, OSError, ValueError, TypeError, RuntimeError):
             return False
     return True
