@@ -106,7 +106,10 @@ def test_format_chroma(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPat
     made = dense()
     given = shards(made, 2, 0, 3)
     some = given[0][0]
-    given[0] = (Rows(0, [7, "own"], some.items, ["one", None], [{"a": 1, "b": None}, {}]), given[0][1])
+    given[0] = (
+        Rows(0, [7, "own"], some.items, ["one", None], [{"a": 1, "b": None, "c": float("nan")}, {}]),
+        given[0][1],
+    )
     monkeypatch.chdir(tmp_path)
     assert written(open_output("", format="chroma"), given, made, work) == [Path("chroma_export/chroma_data.json")]
     found = chroma(tmp_path / "chroma_export/chroma_data.json")
@@ -146,6 +149,7 @@ CARRIED = {
     "nested": [{"deep": 1}, None, [1, "x"]],
     "when": [datetime.date(2026, 1, 2), None, None],
     "good": [True, False, None],
+    "share": [float("nan"), float("inf"), None],
 }
 METADATA = [
     {"a": 1, "tags": ["x", "y"], "nested": '{"deep":1}', "when": "2026-01-02", "good": True},

@@ -9,6 +9,7 @@ A part has the four lists without their brackets, each on a line, and before the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,7 +71,12 @@ def text_id(one: Id) -> str:
 
 
 def without_nulls(carried: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in carried.items() if value is not None}
+    """Nor numbers that are null in JSON."""
+    return {
+        name: value
+        for name, value in carried.items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }
 
 
 def _lines(part: Path) -> list[tuple[int, int]]:
