@@ -64,6 +64,16 @@ def test_places_that_are_refused(place: str, how: dict[str, str], message: str) 
         open_output(place, **how)
 
 
+def test_a_slash_makes_a_folder(tmp_path: Path) -> None:
+    for place, format in (("out/", "parquet"), ("out.npy/", "npy"), ("out.d/", "parquet")):
+        assert open_output(f"{tmp_path}/{place}").identity() == {
+            "format": format,
+            "name": place[:-1],
+            "vector_column": "embedding",
+            "folder": True,
+        }
+
+
 def test_a_folder_that_is_there_needs_a_format(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="is a folder"):
         open_output(str(tmp_path))

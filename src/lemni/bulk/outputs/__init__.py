@@ -64,7 +64,7 @@ _PINECONE: dict[str, str] = {
 
 def open_output(place: str, *, format: str | None = None, vector_column: str = "embedding") -> Output:
     """The output at a place: a file, whose ending says the format if `format` does not; a folder of files, if it ends
-    in a slash (parquet if no format is given) or is a folder already; or the address of a vector store.
+    in a slash (parquet if neither says another format) or is a folder already; or the address of a vector store.
 
     For the formats `chroma` and `pinecone` the place may be empty. Nothing is written before `Output.prepare`.
 
@@ -107,7 +107,7 @@ def _file_output(place: str, format: str | None, vector_column: str) -> Output:
     if place.endswith(("/", "\\")) or path.is_dir():
         if format is None and path.is_dir() and not place.endswith(("/", "\\")):
             raise InvalidRequest(f"{place}: is a folder; a folder of files needs a format: {', '.join(_IN_FOLDERS)}")
-        return _folder(path, format or "parquet", vector_column)
+        return _folder(path, format or known or "parquet", vector_column)
     if format == "pinecone":
         if ending not in _PINECONE:
             raise InvalidRequest(f"{place}: for Pinecone the name must end in {', '.join(_PINECONE)}, or in a slash")
