@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
+from moto.server import ThreadedMotoServer
 
 from lemni.errors import CannotSwitch, StoreError
-from lemni.stores import folders, open_store
+from lemni.stores import open_store
 from lemni.stores.base import Page, Schema, Store
 from tests.stores.contract import WIDTH, StoreContract, page
 
@@ -33,7 +36,8 @@ def opened(folder: Path, collection: str = "docs", **options: str) -> Store:
 def theirs(folder: Path, rows: list[dict[str, Any]], **types: pa.DataType) -> Any:
     """A table as an application makes it."""
     schema = pa.schema([pa.field(name, kind) for name, kind in types.items()])
-    return lancedb.connect(folder).create_table("docs", data=pa.Table.from_pylist(rows, schema=schema))
+    data = pa.Table.from_pylist(rows, schema=schema)
+    return lancedb.connect(folder).create_table("docs", data=data, on_bad_vectors="null")
 
 
 def test_opening_makes_nothing(tmp_path: Path) -> None:
@@ -225,53 +229,6 @@ def test_what_is_no_folder_cannot_switch() -> None:
         store.switch("old")
 
 
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("exchange", [True, False])
-@pytest.mark.parametrize("calls", range(7))
-def test_a_switch_killed_anywhere_is_finished_by_the_same_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool, calls: int
-) -> None:
-    for name in ("docs", "new"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "who").write_text(name)
-    if not exchange:
-        monkeypatch.setattr(folders, "_exchanged", lambda one, other: False)
-    left = calls
-
-    def counted(what: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            nonlocal left
-            if left == 0:
-                raise Killed
-            left -= 1
-            return what(*arguments)
-
-        return call
-
-    def who() -> dict[str, str]:
-        return {one.parent.name: one.read_text() for one in tmp_path.glob("*/who")}
-
-    with monkeypatch.context() as patched:
-        for module, name in ((os, "rename"), (os, "replace"), (folders, "_exchanged"), (Path, "unlink")):
-            patched.setattr(module, name, counted(getattr(module, name)))
-        try:
-            assert folders.switch(tmp_path.joinpath, "docs", "new") == "docs_before_new"
-            killed = False
-        except Killed:
-            killed = True
-    assert killed == (calls < (4 if exchange else 5))
-    if exchange:
-        assert "docs" in who()
-    assert folders.switch(tmp_path.joinpath, "docs", "new") == "docs_before_new"
-    assert who() == {"docs": "new", "docs_before_new": "docs"}
-    assert folders.switch(tmp_path.joinpath, "docs", "docs_before_new") == "new"
-    assert who() == {"docs": "docs", "new": "new"}
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["docs", "new"]
-
-
 def test_a_switch_to_a_name_that_meant_nothing(tmp_path: Path) -> None:
     store = opened(tmp_path, "new")
     store.create(Schema(WIDTH))
@@ -290,3 +247,82 @@ def test_lemni_notes_are_json_for_every_reader(tmp_path: Path) -> None:
     rows = lancedb.connect(tmp_path).open_table("docs").to_arrow().to_pylist()
     assert [json.loads(row["metadata"]) for row in rows] == entries.metadata
     assert [row["text"] for row in rows] == entries.texts
+
+
+def test_a_killed_writer_leaves_whole_batches_and_is_resumed(tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from lemni.stores.base import Schema
+from tests.stores.contract import page
+from tests.stores.test_lancedb import opened
+store = opened(Path({str(tmp_path)!r}))
+store.create(Schema({WIDTH}))
+for start in range(0, 100_000, 20):
+    store.write(page(20, start=start))
+    print(start, flush=True)
+"""
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            if int(line) >= 100:
+                break
+        writer.kill()
+        said = max([100, *map(int, writer.stdout.read().split())])
+    store = opened(tmp_path)
+    count = store.count()
+    assert count % 20 == 0
+    assert count >= said + 20
+    store.create(Schema(WIDTH))
+    total = count + 40
+    store.write(page(total))  # from the beginning: what is there already is overwritten
+    store.close()
+    entries = page(total)
+    (found,) = store.pages(total + 1, vectors=True)
+    assert sorted(found.ids) == sorted(entries.ids)
+    again = store.fetch(entries.ids)
+    assert (again.texts, again.metadata) == (entries.texts, entries.metadata)
+
+
+def test_a_null_id_is_told(tmp_path: Path) -> None:
+    theirs(
+        tmp_path,
+        [{"id": None, "vector": [1.0, 2.0]}, {"id": "a", "vector": None}],
+        id=pa.string(),
+        vector=pa.list_(pa.float32(), 2),
+    )
+    with pytest.raises(StoreError, match="there are rows whose 'id' is null"):
+        next(opened(tmp_path).pages(5))
+    with pytest.raises(StoreError, match="some of the vectors are null"):
+        opened(tmp_path).fetch(["a"])
+    assert opened(tmp_path).fetch(["a"], vectors=False).ids == ["a"]
+
+
+def test_tables_of_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        place = "http://{}:{}".format(*server.get_host_and_port())
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "me",
+            "AWS_SECRET_ACCESS_KEY": "verysecret",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT": place,
+            "AWS_ALLOW_HTTP": "true",
+        }.items():
+            monkeypatch.setenv(name, value)
+        urllib.request.urlopen(urllib.request.Request(f"{place}/bucket", method="PUT")).close()
+        store = open_store("lancedb:?uri=s3://bucket/data&collection=docs")
+        store.create(Schema(WIDTH))
+        store.write(page(5))
+        store.write(page(5, start=3))
+        assert [one.ids for one in store.pages(5)] == [["0", "1", "2", "3", "4"], ["5", "6", "7"]]
+        with pytest.raises(StoreError, match="no such table; there are: docs") as caught:
+            store.sibling("new").describe()
+        assert "verysecret" not in str(caught.value)
+        with pytest.raises(CannotSwitch):
+            store.switch("live")
+        store.drop()
+        assert not store.exists()
+    finally:
+        server.stop()

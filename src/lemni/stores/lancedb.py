@@ -88,9 +88,9 @@ class LanceDB:
         self._folder = None if "://" in uri else Path(uri)
         self.collection = place.collection
         self.name = f"lancedb:{uri}, table {self.collection}"
-        self._writes = 0
+        self._mine, self._writes = False, 0  # whether this object wrote: then `close` ends what that has begun
         with self._words():
-            # A folder is made by connecting: opening must not create anything.
+            # Connecting makes the folder; opening must not.
             self._connection = None if self._folder and not self._folder.is_dir() else client.connect(uri)
         self._uri = uri
 
@@ -99,6 +99,9 @@ class LanceDB:
         table = self._table()
         if table is None:
             return self._place.option("idtype", "str")
+        return self._id_type(table)
+
+    def _id_type(self, table: Any) -> str:
         return "int" if pa.types.is_integer(table.schema.field(self._columns(table)[0]).type) else "str"
 
     @contextmanager
@@ -136,10 +139,8 @@ class LanceDB:
         return table
 
     def _names(self) -> list[str]:
-        if self._connection is None:
-            return []
         with self._words():
-            return list(self._connection.list_tables(limit=1000).tables)
+            return list(self._connection.list_tables(limit=1000).tables) if self._connection else []
 
     def _path(self, collection: str) -> Path:
         assert self._folder is not None
@@ -231,13 +232,15 @@ class LanceDB:
     def _page(self, table: Any, rows: Any, vectors: bool) -> Page:
         name, text, vector = self._columns(table)
         metadata = columns.metadata_from(rows, table.schema, (name, text, vector))
+        if rows[name].null_count:
+            raise StoreError(f"{self.name}: there are rows whose {name!r} is null")
         texts = rows[text].to_pylist() if text else [None] * len(rows)
         return Page(rows[name].to_pylist(), texts, metadata, columns.vectors_from(rows[vector]) if vectors else None)
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
         table = self._there()
         column = self._columns(table)[0]
-        kind = self.id_type
+        kind = self._id_type(table)
         wanted = list(dict.fromkeys(as_id(one, kind, self.name) for one in ids))
         parts = []
         with self._words():
@@ -262,6 +265,7 @@ class LanceDB:
         if table is not None:
             if (there := self._schema(table)) != schema:
                 raise StoreError(f"{self.name}: exists with {there}, asked for {schema}")
+            self._mine = True
             return
         vectors = pa.list_(pa.float32(), schema.dimensions)
         vectors = vectors if schema.kind == "dense" else pa.list_(vectors)
@@ -272,11 +276,9 @@ class LanceDB:
             mine = self._place.option("vector") or vector
             fields = [one if one.name != vector else pa.field(mine, vectors) for one in model.schema]
             index = like._index(model)
-            notes = {
-                **(model.schema.metadata or {}),
-                **notes,
-                **({_INDEX: index[0].encode()} if index else {}),
-            }
+            notes = {**(model.schema.metadata or {}), **notes}
+            if index:
+                notes[_INDEX] = index[0].encode()
             for option, column in (("id", name), ("text", text)):
                 if self._place.option(option) not in ("", column):
                     raise StoreError(f"{self.name}: made like {like.name}, where {option} is the column {column!r}")
@@ -311,7 +313,7 @@ class LanceDB:
         table = self._there()
         schema = table.schema
         name, text, vector = self._columns(table)
-        width, kind = columns.width(schema.field(vector).type), self.id_type
+        width, kind = columns.width(schema.field(vector).type), self._id_type(table)
         ids = [as_id(one, kind, self.name) for one in page.ids]
         assert page.vectors is not None
         for one, row in zip(ids, page.vectors, strict=True):
@@ -335,6 +337,7 @@ class LanceDB:
             rows = pa.Table.from_arrays(arrays, schema=schema)
             merge = table.merge_insert(name).when_matched_update_all().when_not_matched_insert_all()
             merge.execute(rows)
+            self._mine = True
             self._writes += 1
             if self._writes % _OPTIMIZE_EVERY == 0:
                 table.optimize()
@@ -368,8 +371,8 @@ class LanceDB:
 
     def _end_writes(self) -> None:
         """Join the files that the writes left, and build the index that there is to be."""
-        table = self._table() if self._writes else None
-        self._writes = 0
+        table = self._table() if self._mine else None
+        self._mine = False
         if table is None:
             return
         with self._words():
