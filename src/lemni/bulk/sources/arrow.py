@@ -70,7 +70,7 @@ class Arrow(Columnar):
 
 @lru_cache(1024)
 def _is_file(file: File) -> bool:
-    with open_raw(file) as handle:
+    with open_raw(file, ahead=False) as handle:
         magic = handle.read(6)
     if magic[:4] == b"FEA1":
         raise InvalidRequest(

@@ -149,7 +149,7 @@ def open_arrow(file: File) -> Any:
     """A pyarrow file: mapped into memory if it is a local one."""
     import pyarrow as pa
 
-    handle = open_raw(file)  # which sees whether it is what it was
+    handle = open_raw(file, ahead=False)  # which sees whether it is what it was
     if file.remote:
         return pa.PythonFile(handle, mode="r")
     handle.close()

@@ -56,14 +56,14 @@ def is_url(place: str) -> bool:
 
 def bare(place: str) -> str:
     """A path; of a web address without its query, where an ending would be looked for in vain."""
-    return urlsplit(place)._replace(query="", fragment="").geturl() if _web(place) else place
+    return urlsplit(place)._replace(query="", fragment="").geturl() if is_web(place) else place
 
 
 def shown(place: str) -> str:
     """A path or URL without what may be secret: user, password, and the query of a web address."""
     if not is_url(place):
         return place
-    if _web(place):
+    if is_web(place):
         parts = urlsplit(place)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     scheme, _, rest = place.partition("://")
@@ -71,7 +71,7 @@ def shown(place: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
-def _web(place: str) -> bool:
+def is_web(place: str) -> bool:
     return place.startswith(("http://", "https://"))
 
 
@@ -116,6 +116,10 @@ def filesystem(url: str) -> tuple[Any, str]:
     return cast("tuple[Any, str]", found)
 
 
+def _is_arrow(fs: Any) -> bool:
+    return type(fs).__module__ == "fsspec.implementations.arrow"
+
+
 def describe(place: str) -> File:
     """A file that is there.
 
@@ -153,8 +157,11 @@ def changed(file: File) -> InvalidRequest:
     return InvalidRequest(f"{file.name}: has changed since the job began reading it; start the job again")
 
 
-def open_raw(file: File) -> BinaryIO:
-    """The bytes as they are stored, seekable.
+def open_raw(file: File, ahead: bool = True) -> BinaryIO:
+    """The bytes as they are stored, seekable but from some web servers.
+
+    Args:
+        ahead: fetch the next megabytes of a remote file with what is read; for reading from front to end.
 
     Raises:
         InvalidRequest: it cannot be opened, or is not what it was.
@@ -172,7 +179,9 @@ def open_raw(file: File) -> BinaryIO:
     check(file)
     fs, path = filesystem(file.path)
     try:
-        return cast(BinaryIO, fs.open(path, "rb"))
+        if ahead or _is_arrow(fs):
+            return cast(BinaryIO, io.BufferedReader(_Remote(fs.open(path, "rb")), 1 << 20))
+        return cast(BinaryIO, fs.open(path, "rb", cache_type="none"))
     except Exception as error:
         raise failed(file.path, error) from None
 
@@ -205,6 +214,35 @@ def open_plain(file: File) -> BinaryIO:
     return cast(BinaryIO, _Unpacked(raw, handle))
 
 
+class _Remote(io.RawIOBase):
+    """A file of fsspec as the standard library's readers want one."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._handle.seekable())
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._handle.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return int(self._handle.seek(place, whence))
+
+    def tell(self) -> int:
+        return int(self._handle.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._handle.close()
+        super().close()
+
+
 class _Unpacked(io.BufferedReader):
     """What a decompressor gives; closes the packed file with it."""
 
@@ -227,7 +265,12 @@ def read_range(file: File, start: int, end: int) -> bytes:
         check(file)
         fs, path = filesystem(file.path)
         try:
-            data = fs.cat_file(path, start=start, end=end)
+            if _is_arrow(fs):  # whose `cat_file` cannot read a range from the start
+                with fs.open(path, "rb") as handle:
+                    handle.seek(start)
+                    data = handle.read(end - start)
+            else:
+                data = fs.cat_file(path, start=start, end=end)
         except Exception as error:
             raise failed(file.path, error) from None
     if len(data) != end - start:

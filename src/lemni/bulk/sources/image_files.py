@@ -44,7 +44,7 @@ class Images:
     def read(self, file: File, where: Any, first: int, count: int) -> Rows:
         rows = Rows(first, [], [], [], [])
         for image, place in where:
-            item = load_image(image.path, "")
+            item = load_image(image.path, image.path)
             if not hasattr(item, "reason"):
                 check(image)
             rows.ids.append(place)

@@ -9,7 +9,9 @@ from lemni.bulk.sources.columnar import Columnar, open_arrow
 from lemni.bulk.sources.files import File
 
 _BATCH = 256  # rows decoded at a time: texts may be long
-_BUFFER = 1 << 20  # bytes of a column read at a time; else a row group's whole column
+# Bytes of a column read at a time; else a row group's whole column.
+_BUFFER = 1 << 20
+_REMOTE_BUFFER = 4 << 20  # a request each
 
 
 class Parquet(Columnar):
@@ -38,4 +40,4 @@ class Parquet(Columnar):
 def _opened(file: File) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(open_arrow(file), buffer_size=_BUFFER)
+    return pq.ParquetFile(open_arrow(file), buffer_size=_REMOTE_BUFFER if file.remote else _BUFFER)

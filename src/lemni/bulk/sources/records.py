@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from lemni.bulk.rows import Rows
 from lemni.bulk.sources.base import Columns, Shard
 from lemni.bulk.sources.cells import Record, check_carry, rows_of
-from lemni.bulk.sources.files import File, failed, folder_of, open_plain
+from lemni.bulk.sources.files import File, failed, folder_of, is_web, open_plain
 from lemni.bulk.sources.source import HeldShard, identity_of
 from lemni.errors import InvalidRequest, LemniError
 
@@ -51,7 +51,8 @@ class Records:
         check_carry(found, self.columns, files[0].name)
 
     def random(self, file: File) -> bool:
-        return self.splits and file.compression is None
+        """Not over HTTP: many servers send whole files only."""
+        return self.splits and file.compression is None and not is_web(file.path)
 
     def read(self, file: File, where: Any, first: int, count: int) -> Rows:
         return rows_of(self.part(file, where), first, self.columns, folder_of(file.path))
