@@ -12,6 +12,8 @@ machine.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import os
 import pickle
 import time
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lemni.bulk.embedding import Asked, StrPath, Wanted
-from lemni.bulk.manifest import Manifest, Record
+from lemni.bulk.manifest import Manifest
 from lemni.bulk.outputs.base import Output
 from lemni.bulk.plan import Model, Plan
 from lemni.bulk.progress import Progress
@@ -79,7 +81,8 @@ def embed(
         MissingExtra: Ray is not installed.
         LemniError: as `lemni.bulk.embed`.
     """
-    asked = Asked.of(input, output, model, stdin, wanted)
+    places = [input] if isinstance(input, str | os.PathLike) else input
+    asked = Asked.of([_absolute(place) for place in places], output, model, stdin, wanted)
     with _cluster(ray_address) as ray:
         chosen = _sized(ray, pool or Pool())
         plan, ranges = _planned(ray, asked, chosen)
@@ -92,11 +95,16 @@ def embed(
             bar = Progress(job.source.count(), resumed, show=asked.run["progress"], price=asked.run["price"])
             started = time.monotonic()
             try:
-                with _own_errors():
-                    seen = _run(ray, job, ranges, chosen, done, bar)
+                seen = _run(ray, job, ranges, chosen, done, bar)
             finally:
                 bar.close()
             return finished(job, seen, time.monotonic() - started, resumed)
+
+
+def _absolute(place: StrPath) -> str:
+    """What other processes find too: a worker has another working directory."""
+    named = os.fspath(place)
+    return named if named == "-" or ":" in named else os.path.abspath(named)
 
 
 @contextlib.contextmanager
@@ -120,6 +128,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
     finally:
@@ -147,19 +156,22 @@ def _planned(ray: Any, asked: Asked, pool: Pool) -> tuple[Plan, NDArray[np.float
     source, output = asked.source.identity(), asked.output.identity()
     how, wanted = asked.model, asked.wanted
 
-    def work() -> tuple[Plan, NDArray[np.float32] | None]:
+    def work() -> tuple[Plan, NDArray[np.float32] | None] | LemniError:
         from lemni.bulk.plan import plan
 
-        with contextlib.closing(how.load()) as loaded:
-            made = plan(source, output, how, loaded, **wanted)
-            with contextlib.closing(Computer(loaded, how.engine)) as computer:
-                return made, ranges_for(made, computer)
+        try:
+            with contextlib.closing(how.load()) as loaded:
+                made = plan(source, output, how, loaded, **wanted)
+                with contextlib.closing(Computer(loaded, how.engine)) as computer:
+                    return made, ranges_for(made, computer)
+        except LemniError as error:
+            return error
 
-    with _own_errors():
-        found: tuple[Plan, NDArray[np.float32] | None] = ray.get(
-            ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(work).remote()
-        )
-    return found
+    found = ray.get(ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(work).remote())
+    if isinstance(found, LemniError):
+        raise found
+    planned: tuple[Plan, NDArray[np.float32] | None] = found
+    return planned
 
 
 def _run(ray: Any, job: Job, ranges: NDArray[np.float32] | None, pool: Pool, done: set[int], bar: Progress) -> set[int]:
@@ -174,15 +186,14 @@ def _run(ray: Any, job: Job, ranges: NDArray[np.float32] | None, pool: Pool, don
         seen.add(shard.index)
         if shard.index not in done or not is_as_it_was(job, shard):
             one = shard if job.source.random_access else _spooled(job.manifest, shard.index, shard.load())
-            left.append({"shard": pickle.dumps(one)})
+            left.append({"step": pickle.dumps(one)})
     if not left:
         return seen
-    common = pickle.dumps((job.plan, job.output, job.manifest, ranges))
+    common = pickle.dumps((job.plan, job.output, Manifest(job.manifest.base.absolute()), ranges))
     actors = ray.data.ActorPoolStrategy(min_size=min(pool.least, len(left)), max_size=min(pool.most or 1, len(left)))
-    small = {"num_cpus": _SMALL_CPUS, "max_retries": -1}
     shards = (
         ray.data.from_items(left, override_num_blocks=len(left))
-        .map(_Read(common), **small)
+        .map(_Read(common), num_cpus=_SMALL_CPUS)
         .map_batches(
             _Embed,
             batch_size=1,
@@ -192,10 +203,16 @@ def _run(ray: Any, job: Job, ranges: NDArray[np.float32] | None, pool: Pool, don
             num_gpus=pool.gpus,
             fn_constructor_args=(common, pool),
         )
-        .map(_Write(common), **small)
     )
+    own = Worker(job.plan, None, job.output, job.manifest, ranges)
+    if not job.output.direct:
+        shards = shards.map(_Write(common), num_cpus=_SMALL_CPUS)
     for row in shards.iter_rows():
-        record = job.manifest.record(row["index"])
+        # A store is written to from here: one that is a file takes one writer.
+        step = pickle.loads(row["step"])
+        if isinstance(step, LemniError):
+            raise step
+        record = own.write(step) if job.output.direct else job.manifest.record(step)
         bar.passed(record.rows, record.tokens)
         rejected.add(record)
     return seen
@@ -221,51 +238,73 @@ class _Shared:
         return found
 
 
-class _Read(_Shared):
-    """{"shard"} -> {"work"}: rows, of which the good ones are known."""
+class _Step(_Shared):
+    """A row's `step`, pickled, into the next one; an error of ours goes on in its place: of what is raised Ray keeps
+    only the text."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"step": self.after(row["step"])}
+
+    def after(self, pickled: bytes) -> bytes:
+        step = pickle.loads(pickled)
+        if not isinstance(step, LemniError):
+            try:
+                step = self.do(step)
+            except LemniError as error:
+                step = error
+        return pickle.dumps(step)
+
+    def do(self, step: Any) -> Any:
+        raise NotImplementedError
+
+
+class _Read(_Step):
+    """A shard -> its rows, of which the good ones are known."""
+
+    def do(self, step: Any) -> Any:
         plan, output, manifest, ranges = self.parts()
-        work = Worker(plan, None, output, manifest, ranges).read(pickle.loads(row["shard"]))
-        return {"work": pickle.dumps(work)}
+        return Worker(plan, None, output, manifest, ranges).read(step)
 
 
-class _Write(_Shared):
-    """{"work"} -> {"index"}: the part and its record are written."""
+class _Write(_Step):
+    """Vectors -> the number of the shard, whose part and record are written."""
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def do(self, step: Any) -> Any:
         plan, output, manifest, ranges = self.parts()
-        record: Record = Worker(plan, None, output, manifest, ranges).write(pickle.loads(row["work"]))
-        return {"index": record.index}
+        return Worker(plan, None, output, manifest, ranges).write(step).index
 
 
-class _Embed(_Shared):
-    """{"work"} -> {"work"} with vectors. An actor: it loads the model once."""
+class _Embed(_Step):
+    """Rows -> vectors. An actor: it loads the model once."""
 
     def __init__(self, common: bytes, pool: Pool) -> None:
         super().__init__(common)
-        import dataclasses
+        self._pool = pool
+        self._worker: Worker | None = None
 
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"step": np.array([self.after(one) for one in batch["step"]], dtype=object)}
+
+    def do(self, step: Any) -> Any:
+        if self._worker is None:
+            self._worker = self._load()
+        return self._worker.compute(self._worker.tokenize(step))
+
+    def _load(self) -> Worker:
         plan, output, manifest, ranges = self.parts()
         how = plan.model
-        if how.engine.threads is None and not pool.gpus:
-            threads = max(1, round((pool.cpus or 1) + 0.01))
+        if how.engine.threads is None and not self._pool.gpus:
+            threads = max(1, round((self._pool.cpus or 1) + 0.01))
             how = dataclasses.replace(how, engine=how.engine.model_copy(update={"threads": threads}))
-        self._loaded = how.load()
-        card = self._loaded.card
-        found = {"precision": card.dtype, "runtime": card.runtime}
+        loaded = how.load()
+        found = {"precision": loaded.card.dtype, "runtime": loaded.card.runtime}
         wanted = {name: plan.identity["model"][name] for name in found}
         if found != wanted:
             raise InvalidRequest(
                 f"this machine computes in {found['precision']} on {found['runtime']}, and the job in "
                 f"{wanted['precision']} on {wanted['runtime']}: choose both with --dtype and --runtime"
             )
-        self._computer = Computer(self._loaded, how.engine)
-        self._worker = Worker(plan, self._computer, output, manifest, ranges)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        done = [pickle.dumps(self._worker.compute(self._worker.tokenize(pickle.loads(one)))) for one in batch["work"]]
-        return {"work": np.array(done, dtype=object)}
+        return Worker(plan, Computer(loaded, how.engine), output, manifest, ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,19 +350,3 @@ def _check_folder(ray: Any, manifest: Manifest) -> None:
                 f"the node {node['NodeManagerHostname']} does not see {manifest.work}: put the output onto a file "
                 "system that all nodes share"
             )
-
-
-@contextlib.contextmanager
-def _own_errors() -> Iterator[None]:
-    """What Ray wraps in errors of its own comes out as it was raised."""
-    try:
-        yield
-    except LemniError:
-        raise
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, LemniError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
