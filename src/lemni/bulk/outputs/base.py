@@ -53,8 +53,8 @@ class Output(Protocol):
         ...
 
     def files(self) -> list[Path]:
-        """All files that `assemble` may write, so that none of them is the input; a folder stands for all that is in
-        it. Empty for a store."""
+        """All files that `assemble` may write or remove, the main one first; of a folder of files those that are there,
+        or the first. None of a direct output."""
         ...
 
     def prepare(self, made: Made) -> None:

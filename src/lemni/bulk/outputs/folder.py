@@ -38,7 +38,7 @@ class Folder:
         return {**self._any.identity(), "name": self.path.name, "folder": True}
 
     def files(self) -> list[Path]:
-        return [self.path]
+        return sorted(self._there()) or self._any.files()
 
     def prepare(self, made: Made) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -53,11 +53,15 @@ class Folder:
         groups: list[list[Path]] = [[part] for part in parts] or [[]]
         files = [path for number, some in enumerate(groups) for path in self._file(number).join(some, plan, made)]
         kept = {path.name for path in files}
-        ours = re.compile(rf"part-\d{{5,}}(\.ids)?({re.escape(self._kind.ending)}|\.npz)")
-        for path in self.path.iterdir():
-            if ours.fullmatch(path.name) and path.name not in kept:
+        for path in self._there():
+            if path.name not in kept:
                 path.unlink()
         return files
+
+    def _there(self) -> list[Path]:
+        """The files of this or an earlier run."""
+        ours = re.compile(rf"part-\d{{5,}}(\.ids)?({re.escape(self._kind.ending)}|\.npz)")
+        return [path for path in self.path.iterdir() if ours.fullmatch(path.name)] if self.path.is_dir() else []
 
     def _file(self, number: int) -> FileOutput:
         return self._kind(self.path / f"part-{number:05d}{self._kind.ending}", self._vector_column)
