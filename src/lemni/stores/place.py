@@ -7,10 +7,15 @@ in a message or a manifest.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from lemni.errors import StoreError
+
+_SECRET = re.compile(
+    r"pass|pwd|secret|token|key", re.IGNORECASE
+)  # in the name of an option: no store knows one, people try
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,18 @@ class Place:
     options: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Without the password."""
-        where = f"//{f'{self.user}@' if self.user else ''}{self.host}{f':{self.port}' if self.port else ''}"
-        path = f"/{self.path}" if self.host and self.path else self.path
+        """Without the password; for people, and an address again that `parse` takes."""
+        user = f"{quote(self.user, safe='')}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        where = f"//{user}{host}{'' if self.port is None else f':{self.port}'}" if self.host else ""
+        path = self.path.replace("%", "%25").replace("?", "%3F")
         query = {**({"collection": self.collection} if self.collection else {}), **self.options}
-        shown = "&".join(f"{name}={quote(value, safe='/:,')}" for name, value in query.items())
-        return f"{self.scheme}:{where if self.host else ''}{path}{'?' if shown else ''}{shown}"
+        shown = "&".join(
+            f"{quote(name)}={'…' if _SECRET.search(name) else quote(value, safe='/:,')}"
+            for name, value in query.items()
+        )
+        scheme = f"{self.scheme}:" if self.scheme else ""
+        return f"{scheme}{where}{'/' if self.host and path else ''}{path}{'?' if shown else ''}{shown}"
 
     def option(self, name: str, default: str = "") -> str:
         return self.options.get(name, default)
@@ -56,15 +67,27 @@ class Place:
 
 def parse(address: str) -> Place:
     """Raises StoreError where it is no address."""
+    scheme = address.partition(":")[0][:20]
     try:
-        parts = urlsplit(address)
-        port = parts.port
+        parts = urlsplit(address, allow_fragments=False)
     except ValueError as error:
-        raise StoreError(f"{address.split('@')[-1]}: is no address: {error}") from None
+        raise StoreError(f"{scheme}://…: is no address: {error}") from None
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     options = dict(pairs)
-    if len(options) < len(pairs):
-        raise StoreError(f"{parts.scheme}://…?{parts.query}: an option stands there twice")
+    # What follows / ? or # is no part of a password any more, and would be shown as a path or an option.
+    if parts.netloc and "@" not in parts.netloc and any("@" in one for one in (parts.path, *options)):
+        raise StoreError(
+            f"{scheme}://…: has an @ behind its host. In a user or a password write / as %2F, ? as %3F, # as %23"
+        )
+    try:
+        port = parts.port
+    except ValueError:  # its text has what was taken for the port
+        raise StoreError(
+            f"{scheme}://{parts.hostname or ''}:…: is no address: the port is no number up to 65535"
+        ) from None
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise StoreError(f"{scheme}://…: the option {twice[0]!r} stands there twice")
     path = unquote(parts.path)
     return Place(
         parts.scheme,
