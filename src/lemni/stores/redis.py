@@ -258,8 +258,7 @@ class Redis:
         """Of the answer to VEMB with RAW: how it is kept, the bytes, its length."""
         kind, data, length = raw[:3]
         if kind == b"f32":
-            unit: NDArray[np.float32] = np.frombuffer(data, "<f4")
-            return unit * np.float32(length)
+            return np.asarray(np.frombuffer(data, np.float32) * np.float32(length), np.float32)
         return np.array([float(number) for number in self._run("VEMB", self._key(), member)], np.float32)
 
     def search(self, vectors: Any, k: int) -> list[list[Id]]:
