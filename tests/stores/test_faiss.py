@@ -21,7 +21,7 @@ import pyarrow.parquet as parquet
 import pytest
 from langchain_core.documents import Document
 
-from lemni.errors import CannotSwitch, StoreError
+from lemni.errors import CannotSwitch, MissingExtra, StoreError
 from lemni.stores import open_store
 from lemni.stores.base import Page, Schema, Store
 from tests.stores.contract import WIDTH, StoreContract, page
@@ -215,7 +215,7 @@ def test_langchains_folder_is_read_when_its_pickle_is_trusted(tmp_path: Path, mo
         assert store.search(np.asarray(entries.vectors)[3:5], 1) == [["uuid-3"], ["uuid-4"]]
         with pytest.raises(StoreError, match="LangChain's folder is only read"):
             store.write(entries)
-    new = store.sibling("new")
+    new = opened(tmp_path, "new")
     new.create(Schema(WIDTH), like=store)
     new.write(page(2))
     with pytest.raises(CannotSwitch, match=r"let the application take .*new/index\.faiss"):
@@ -325,3 +325,10 @@ def test_addresses_that_are_none() -> None:
     }.items():
         with pytest.raises(StoreError, match=words):
             open_store(address)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.delitem(sys.modules, "lemni.stores.faiss", raising=False)
+    with pytest.raises(MissingExtra, match=r"needs the package 'faiss-cpu'.*pip install 'lemni\[faiss\]'"):
+        open_store("faiss:data?collection=docs")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from moto.server import ThreadedMotoServer
 
-from lemni.errors import CannotSwitch, StoreError
+from lemni.errors import CannotSwitch, MissingExtra, StoreError
 from lemni.stores import open_store
 from lemni.stores.base import Page, Schema, Store
 from tests.stores.contract import WIDTH, StoreContract, page
@@ -326,3 +326,10 @@ def test_tables_of_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not store.exists()
     finally:
         server.stop()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    monkeypatch.delitem(sys.modules, "lemni.stores.lancedb", raising=False)
+    with pytest.raises(MissingExtra, match=r"needs the package 'lancedb'.*pip install 'lemni\[lancedb\]'"):
+        open_store("lancedb:data?collection=docs")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
-from lemni.errors import StoreError
+from lemni.errors import MissingExtra, StoreError
 from lemni.stores import open_store
 from lemni.stores.base import Page, Schema, Store
 from lemni.types import SparseVector
@@ -281,3 +281,10 @@ def test_addresses_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=r"127\.0\.0\.1:9") as caught:
         open_store("milvus://127.0.0.1:9?collection=docs")
     assert "verysecret" not in str(caught.value)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    monkeypatch.delitem(sys.modules, "lemni.stores.milvus", raising=False)
+    with pytest.raises(MissingExtra, match=r"needs the package 'pymilvus'.*pip install 'lemni\[milvus\]'"):
+        open_store("milvus:x.db?collection=docs")

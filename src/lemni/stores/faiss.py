@@ -48,11 +48,12 @@ import numpy as np
 from lemni.errors import CannotSwitch, LemniError, StoreError, missing_extra
 from lemni.stores import folders
 from lemni.stores.base import Description, Id, Metric, Page, Schema, Store, VectorKind
-from lemni.stores.faiss_files import Files, found_files
 from lemni.stores.place import Place
 
 try:
     import faiss as library
+
+    from lemni.stores.faiss_files import Files, found_files
 except ImportError:
     raise missing_extra("faiss-cpu", "faiss", "The store faiss") from None
 
@@ -307,13 +308,16 @@ class Faiss:
             return [[database.execute(name, (int(at),)).fetchone()[0] for at in row if at >= 0] for row in places]
 
     def switch(self, name: str) -> str | None:
-        found = self._files() or self.sibling(name)._files()
-        bare = self._base / f"{name}.faiss"
-        if found or bare.exists():
-            raise CannotSwitch(
-                f"{self.name}: {found.path if found else bare} is not of Lemni's form, and who reads it cannot read "
-                f"that: let the application take {self._folder / INDEX} and the entries of {self._docstore}"
-            )
+        theirs = [self._bare, self._base / f"{name}.faiss"]
+        theirs += [
+            self._base / one / INDEX for one in (self.collection, name) if not (self._base / one / DOCSTORE).exists()
+        ]
+        for one in theirs:
+            if one is not None and one.exists():
+                raise CannotSwitch(
+                    f"{self.name}: {one} is not of Lemni's form, and who reads it cannot read that: let the "
+                    f"application take {self._folder / INDEX} and the entries of {self._docstore}"
+                )
         if self._docstore.exists():
             self.build()
         with self._words():

@@ -40,13 +40,14 @@ import numpy as np
 
 from lemni.errors import CannotSwitch, LemniError, StoreError, missing_extra
 from lemni.stores import as_id, folders
-from lemni.stores import lancedb_columns as columns
 from lemni.stores.base import Description, Id, Metric, Page, Schema, Store, VectorKind
 from lemni.stores.place import Place
 
 try:
     import lancedb as client
     import pyarrow as pa
+
+    from lemni.stores import lancedb_columns as columns
 except ImportError:
     raise missing_extra("lancedb", "lancedb", "The store lancedb") from None
 

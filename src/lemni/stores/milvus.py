@@ -47,7 +47,6 @@ import numpy as np
 
 from lemni.errors import LemniError, MissingExtra, StoreError, missing_extra
 from lemni.stores import as_id
-from lemni.stores import milvus_schema as layout
 from lemni.stores.base import Description, Id, Page, Schema, Store, VectorKind
 from lemni.stores.folders import kept_name
 from lemni.stores.place import Place
@@ -55,6 +54,8 @@ from lemni.stores.place import Place
 try:
     from pymilvus import MilvusClient
     from pymilvus.exceptions import MilvusException
+
+    from lemni.stores import milvus_schema as layout
 except ImportError:
     raise missing_extra("pymilvus", "milvus", "The store milvus") from None
 
