@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import lance
-import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -218,14 +218,15 @@ def test_many_small_parts_become_few_row_groups_and_a_large_one_stays_one(tmp_pa
     assert [about.row_group(at).num_rows for at in range(about.num_row_groups)] == [10_000, 10_000, 20_000]
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_datasets_and_pandas_read_parquet(tmp_path: Path) -> None:
+def test_objects_that_are_maps_are_text(tmp_path: Path) -> None:
+    """A struct would have a field for every key that there is."""
     made = dense()
-    given = shards(made, 3, 2)
-    table(tmp_path, "parquet", given, made)
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.read_parquet(tmp_path / "v.parquet")
-    np.testing.assert_array_equal(np.stack(frame["embedding"]), np.stack(listed(given)))
+    maps = [[{f"key-{part}-{at}": at} for at in range(200)] for part in range(2)]
+    given = [(rows(200 * part, 200, x=maps[part]), vectors(200, made)) for part in range(2)]
+    for some in (given, [(rows(0, 400, x=maps[0] + maps[1]), vectors(400, made))]):
+        found = table(tmp_path, "parquet", some, made)
+        assert found["x"].type == pa.string()
+        assert [json.loads(one) for one in found["x"].to_pylist()] == maps[0] + maps[1]
 
 
 def test_names_that_lance_does_not_have(tmp_path: Path) -> None:

@@ -11,20 +11,27 @@ import pyarrow as pa
 from lemni.bulk.outputs.lines import to_json
 
 Holds = Callable[[Any], bool]
+_FIELDS = 256  # of structs that are not in the source's schema
 _FAILS = (pa.lib.ArrowException, OverflowError, TypeError, ValueError, AttributeError)
 
 
 def column(values: Seq[Any], wanted: Any, holds: Holds) -> Any:
     """An array of type `wanted`, if there is one and the values have it; else of the type that they have in common; of
-    text (JSON, but texts as they are) where they have none, or `holds` says that the format has no such type."""
+    text (JSON, but texts as they are) where they have none, `holds` says that the format has no such type, or objects
+    are used as maps, with keys of their own in each row."""
     for kind in (None if wanted is None else plain(wanted), None):
         try:
             array = pa.array(values, kind)
         except _FAILS:
             continue
-        if holds(array.type) and not _bare(array.type):
+        if holds(array.type) and not _bare(array.type) and (array.type == kind or _fields(array.type) <= _FIELDS):
             return array
     return texts(values)
+
+
+def _fields(kind: Any) -> int:
+    """Of a struct, with those in them."""
+    return sum(1 + _fields(kind.field(at).type) for at in range(kind.num_fields))
 
 
 def _bare(kind: Any) -> bool:
@@ -60,13 +67,23 @@ def common(kinds: Seq[Any]) -> Any:
     """The type that all can become: a wider number, a struct with all fields; string where there is none, and where
     nothing but nulls is known."""
     known = [kind for kind in dict.fromkeys(kinds) if kind != pa.null()]
-    if not known:
+    if len(known) == 1:
+        return known[0]
+    if not known or pa.string() in known:
         return pa.string()
     try:
         schemas = [pa.schema([("", kind)]) for kind in known]
-        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        kind = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        return kind if _fields(kind) <= max(_FIELDS, *map(_fields, known)) else pa.string()
     except pa.lib.ArrowException:
         return pa.string()
+
+
+def _sparse(value: Any) -> Any:
+    """Without the fields that a struct has because other rows have them."""
+    if isinstance(value, dict):
+        return {name: _sparse(one) for name, one in value.items() if one is not None}
+    return [_sparse(one) for one in value] if isinstance(value, list) else value
 
 
 def become(array: Any, kind: Any) -> Any:
@@ -74,7 +91,7 @@ def become(array: Any, kind: Any) -> Any:
     if array.type == kind:
         return array
     if kind == pa.string() and not pa.types.is_null(array.type):
-        return texts(array.to_pylist())
+        return texts(map(_sparse, array.to_pylist()))
     try:
         # Whole numbers over 2**53 among others: to the nearest.
         return array.cast(kind, safe=False)
