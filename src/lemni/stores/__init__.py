@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 
 from lemni.errors import StoreError
@@ -64,10 +65,13 @@ def as_id(value: str | int, id_type: str, store: str) -> str | int:
     """
     if id_type == "str":
         return str(value)
-    if id_type in ("int", "uuid-or-int") and isinstance(value, str) and value.isascii() and value.isdigit():
+    # Not "007", which would become the same as "7".
+    if id_type in ("int", "uuid-or-int") and isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,19}", value):
         return int(value)
     if id_type == "int" and not isinstance(value, int):
-        raise StoreError(f"{store}: id {value!r:.100} is no whole number, and this store takes no other")
+        raise StoreError(
+            f"{store}: id {value!r:.100} is no whole number without leading zeros, and this store takes no other"
+        )
     if id_type == "uuid-or-int" and isinstance(value, str):
         import uuid
 
