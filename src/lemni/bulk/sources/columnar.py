@@ -20,7 +20,7 @@ from lemni.bulk.sources.files import File, check, failed, folder_of, open_raw
 from lemni.errors import InvalidRequest, LemniError, missing_extra
 
 _T = TypeVar("_T")
-_KEPT = 4  # cursors of a process that wait for the next shard
+_KEPT = 8  # cursors of a process that wait for the next shard
 
 
 class Part(NamedTuple):
@@ -102,13 +102,12 @@ class Columnar:
     def stream(self, file: File, rows: int, first: int) -> Iterator[Rows]:
         cursor = _Cursor(self, file, Part(0, 0, 0))
         row = 0
-        while True:
-            found = _guarded(file, cursor.read, row, rows)
-            if not found:
-                break
-            yield self._rows(found, file, first + row)
-            row += sum(map(len, found))
-        cursor.close()
+        try:
+            while found := _guarded(file, cursor.read, row, rows):
+                yield self._rows(found, file, first + row)
+                row += sum(map(len, found))
+        finally:
+            cursor.close()
 
     def count(self, file: File) -> int | None:
         return sum(count for _, count in _guarded(file, lambda: list(self.groups(file))))

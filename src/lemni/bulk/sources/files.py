@@ -60,9 +60,10 @@ def bare(place: str) -> str:
 
 
 def shown(place: str) -> str:
-    """A path or URL without what may be secret: user, password, and the query of a web address."""
+    """A path or URL without what may be secret: user, password, and the query of a web address. A path that is not
+    UTF-8 has its bytes written out."""
     if not is_url(place):
-        return place
+        return place.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if is_web(place):
         parts = urlsplit(place)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
