@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,20 @@ def killed(place: str, format: str | None, folder: Path) -> None:
     after that, and compare."""
     output = open_output(place, format=format)
     output.prepare(MADE)
-    parts = [folder / f"{number}.part" for number in range(3)]
-    for number, part in enumerate(parts):
-        output.write(part, *rows(number * 20, 20), MADE)
+    parts = [folder / f"{number}.part" for number in range(2)]
     target = Path(place).parent
-    assert in_child(output, parts, None)
+
+    def write() -> None:
+        for number, part in enumerate(parts):
+            output.write(part, *rows(number * 20, 20), MADE)
+
+    def assemble() -> None:
+        output.prepare(MADE)
+        output.assemble(parts, MADE)
+
+    # Nothing is done here, so that no thread is running when a child is forked.
+    assert in_child(write)
+    assert in_child(assemble)
     expected = content(target)
     old = dict.fromkeys(expected, b"old")
     times = 0
@@ -70,13 +80,13 @@ def killed(place: str, format: str | None, folder: Path) -> None:
         if times % 2 and not place.endswith("/"):
             for name, data in old.items():
                 (target / name).write_bytes(data)
-        if in_child(output, parts, times):
+        if in_child(assemble, times):
             break
         times += 1
         for name, data in content(target).items():
             if name in expected:
                 assert data in (expected[name], b"old"), f"{name} is half-written after {times}"
-        assert in_child(output, parts, None)
+        assert in_child(assemble)
         assert content(target) == expected, f"another output after {times}"
     print(times)
 
@@ -92,16 +102,15 @@ def content(folder: Path) -> dict[str, Any]:
     return found
 
 
-def in_child(output: Any, parts: list[Path], event: int | None) -> bool:
-    """Whether a child came to the end of `assemble`, which was killed at an event, if one is given."""
+def in_child(action: Callable[[], None], event: int | None = None) -> bool:
+    """Whether a child came to the action's end; it is killed at an event, if one is given."""
     child = os.fork()
     if not child:
         code = 3
         try:
             if event is not None:
                 die_at(event)
-            output.prepare(MADE)
-            output.assemble(parts, MADE)
+            action()
             code = 0
         finally:
             os._exit(code)
