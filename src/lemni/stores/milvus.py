@@ -45,7 +45,7 @@ from typing import Any
 
 import numpy as np
 
-from lemni.errors import LemniError, MissingExtra, StoreError, missing_extra
+from lemni.errors import LemniError, StoreError, missing_extra
 from lemni.stores import as_id
 from lemni.stores.base import Description, Id, Page, Schema, Store, VectorKind
 from lemni.stores.folders import kept_name
@@ -91,7 +91,7 @@ class Milvus:
         place = self._place
         if not place.host:
             if find_spec("milvus_lite") is None:
-                raise MissingExtra(f"{self.name}: Milvus in a file needs Milvus Lite: pip install milvus-lite")
+                raise missing_extra("milvus-lite", "milvus", self.name)
             Path(place.path).absolute().parent.mkdir(parents=True, exist_ok=True)
         scheme = "https" if place.option("tls") == "1" else "http"
         uri = f"{scheme}://{place.host}:{place.port or 19530}" if place.host else place.path
