@@ -229,16 +229,34 @@ class ElasticContract(StoreContract):
             store.write(self.page(1))
         assert not server.indexes
 
-    @pytest.mark.parametrize("name", ["*", "a,b", "_all", "Docs", "", "<docs-{now}>", "a b"])
+    @pytest.mark.parametrize("name", ["*", "a,b", "_all", "", "<docs-{now}>", "a b"])
     def test_a_name_that_means_several_indices_is_none(self, opened: Callable[..., Store], name: str) -> None:
         with pytest.raises(StoreError, match="no name of an index"):
             opened(name)
+        store = opened("docs")
+        self.filled(store, 2)
+        with pytest.raises(StoreError, match="no name of an index"):
+            store.switch(name)
+
+    def test_an_alias_may_have_capitals_and_an_index_not(self, opened: Callable[..., Store], store: Store) -> None:
+        self.filled(store, 2)
+        assert store.switch("Docs") is None
+        assert opened("Docs").count() == 2
+        with pytest.raises(StoreError, match=r"Invalid index name \[Other\]"):
+            opened("Other").create(Schema(WIDTH))
+
+    def test_an_empty_page_is_written(self, store: Store) -> None:
+        self.filled(store, 2)
+        store.write(Page([], [], [], np.zeros((0, 0), np.float32)))
+        assert store.count() == 2
 
     def test_options(self, opened: Callable[..., Store]) -> None:
         with pytest.raises(StoreError, match="neither true nor false"):
             opened("docs", "&https=yes")
         with pytest.raises(StoreError, match="without dots"):
             opened("docs", "&vector=a.b")
+        with pytest.raises(StoreError, match=r"ca_certs=/none\.pem is no file"):
+            opened("docs", "&ca_certs=/none.pem")
         with pytest.raises(StoreError, match="unknown option 'colour'"):
             opened("docs", "&colour=red")
 

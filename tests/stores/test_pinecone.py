@@ -256,6 +256,12 @@ def test_sparse_vectors(opened: Callable[..., Store]) -> None:
         store.write(Page(["d"], [None], [{}], [many]))
     with pytest.raises(StoreError, match="another schema"):
         store.create(Schema(8))
+    hashed = SparseVector(np.array([2**31 + 1], np.uint32), np.array([1.0], np.float32))  # as Pinecone's own model has
+    store.write(Page(["d"], [None], [{}], [hashed]))
+    assert store.fetch(["d"], vectors=False).ids == ["d"]
+    with pytest.raises(StoreError, match=r"'d': .*2147483649"):
+        store.fetch(["d"])
+    store.write(Page([], [], [], []))
 
 
 def test_switching_is_left_to_the_application(opened: Callable[..., Store]) -> None:

@@ -57,8 +57,10 @@ def terms(vector: SparseVector) -> dict[str, float]:
 
 
 def as_sparse(weights: dict[Any, float]) -> SparseVector:
-    """`terms` undone. Raises ValueError for a key that is no number."""
+    """`terms` undone. Raises ValueError for a key that is no term id of 31 bits, such as a word or a hash."""
     pairs = sorted((int(term), weight) for term, weight in weights.items())
+    if pairs and not 0 <= pairs[0][0] <= pairs[-1][0] < 2**31:
+        raise ValueError(f"its sparse vector has the term {pairs[-1][0]}, and term ids are below 2^31")
     return SparseVector(
         np.array([at for at, _ in pairs], np.int32), np.array([weight for _, weight in pairs], np.float32)
     )

@@ -27,7 +27,7 @@ from lemni.stores.elastic_pages import WINDOW, in_order
 from lemni.stores.place import Place
 
 # What an index is called: https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-indices-create
-_NAME = re.compile(r"(?![-_+])(?!\.{1,2}$)[^\\/*?\"<>|\s,#:A-Z]+")
+_NAME = re.compile(r"(?![-_+])(?!\.{1,2}$)[^\\/*?\"<>|\s,#:]+")
 _KEPT_SETTINGS = ("number_of_shards", "number_of_replicas", "analysis", "similarity", "mapping")
 _READ = 1_000  # documents a request
 BULK_BYTES = 20 << 20  # a request; the servers take 100 MB
@@ -47,15 +47,13 @@ class ElasticLike(ABC):
         self.host, self.port = place.host or "localhost", place.port or 9200
         self.collection = place.collection
         self.name = f"{self.scheme}://{self.host}:{self.port}, index {self.collection}"
-        if not _NAME.fullmatch(self.collection) or len(self.collection.encode()) > 255:
-            raise StoreError(
-                f"{self.name}: {self.collection!r} is no name of an index: it is lower case, has none of "
-                r'\ / * ? " < > | , # : and no space, at most 255 bytes, and does not begin with - _ +'
-            )
+        self._check_name(self.collection)
         self.text_field, self.vector_field = place.option("text", "text"), place.option("vector", "vector")
         if "." in self.text_field + self.vector_field or self.text_field == self.vector_field:
             raise StoreError(f"{self.name}: text and vector are two top-level fields, without dots")
         self._schema: Schema | None = None
+        if (certificates := place.option("ca_certs")) and not os.path.isfile(certificates):
+            raise StoreError(f"{self.name}: ca_certs={certificates} is no file")
         self.client = self._connect(self._url())
 
     # What the two differ in
@@ -94,6 +92,13 @@ class ElasticLike(ABC):
     vectors_by_fields: ClassVar[bool]  # whether the vector is asked for with `fields`, not as a part of `_source`
 
     # The place
+
+    def _check_name(self, name: str) -> None:
+        if not _NAME.fullmatch(name) or len(name.encode()) > 255:
+            raise StoreError(
+                f"{self.name}: {name!r} is no name of an index or an alias: such a name has none of "
+                r'\ / * ? " < > | , # : and no space, at most 255 bytes, and does not begin with - _ +'
+            )
 
     def _url(self) -> str:
         https = self.place.option("https", "true" if self.port == 443 or self.place.option("ca_certs") else "false")
@@ -216,6 +221,7 @@ class ElasticLike(ABC):
         self._schema = None
 
     def switch(self, name: str) -> str | None:
+        self._check_name(name)
         real, _ = self._state()
         with self._asking():
             if not self.client.indices.exists_alias(name=name):
@@ -246,6 +252,8 @@ class ElasticLike(ABC):
     # Entries
 
     def write(self, page: Page) -> None:
+        if not page.ids:
+            return
         actions = []
         for one, text, data, vector in zip(page.ids, page.texts, page.metadata, self._rows(page), strict=True):
             name = as_id(one, self.id_type, self.name)

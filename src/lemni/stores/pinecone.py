@@ -293,11 +293,18 @@ class Pinecone:
         if schema.kind == "dense":
             rows = np.asarray([entry.values for entry in entries], dtype=np.float32)
             return rows.reshape(len(entries), schema.dimensions or 0)
-        return [
-            as_sparse(dict(zip(one.sparse_values.indices, one.sparse_values.values, strict=True))) for one in entries
-        ]
+        found = []
+        for entry in entries:
+            weights = dict(zip(entry.sparse_values.indices, entry.sparse_values.values, strict=True))
+            try:
+                found.append(as_sparse(weights))
+            except ValueError as error:
+                raise StoreError(f"{self.name}: id {entry.id!r}: {error}") from None
+        return found
 
     def write(self, page: Page) -> None:
+        if not page.ids:
+            return
         if not self._there and not self.exists():
             raise StoreError(f"{self.name}: there is no such namespace; create it first")
         parts = self._parts(page)
@@ -320,7 +327,7 @@ class Pinecone:
             if some:
                 with self._asking():
                     reply = self._data().upsert(vectors=some, namespace=self._space)
-                if reply.upserted_count != len({entry["id"] for entry in some}) and reply.upserted_count != len(some):
+                if reply.upserted_count not in (len(some), len({entry["id"] for entry in some})):
                     raise StoreError(f"{self.name}: took {reply.upserted_count} of {len(some)} entries")
                 number = reply.response_info.lsn_committed if reply.response_info else None
                 self._written = None if number is None else (some[-1]["id"], number)
