@@ -110,7 +110,7 @@ def test_public_names() -> None:
                 "Mixed",
                 "ModelCard",
             ),
-            *("Options", "Pair", "Request", "Result", "SparseVector", "load"),
+            *("Options", "Pair", "Request", "Result", "SparseVector", "load", "ray_app"),
         ]
     )
     for name in lemni.__all__:

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lemni.cli.deploy import ray_app
     from lemni.client import AsyncClient, Client
     from lemni.engine import Engine
     from lemni.errors import LemniError
@@ -39,6 +40,7 @@ _HOMES = {
     "ModelCard": "lemni.types",
     "Request": "lemni.types",
     "load": "lemni.library",
+    "ray_app": "lemni.cli.deploy",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "Result",
     "SparseVector",
     "load",
+    "ray_app",
 ]
 
 

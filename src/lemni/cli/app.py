@@ -26,6 +26,7 @@ COMMANDS = {
     "migrate": "lemni.cli.migrate:migrate",
     "rerank": "lemni.cli.rerank:rerank",
     "classify": "lemni.cli.classify:classify",
+    "deploy": "lemni.cli.deploy:deploy",
     "infinity": "lemni.cli.infinity:infinity",
     "export": "lemni.cli.export:export",
     "pull": "lemni.cli.models:pull",

@@ -9,11 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lemni.distributed.offline import embed
+    from lemni.distributed.offline import Pool, embed
+    from lemni.distributed.online import Scale, application, deploy, remove
 
-_HOMES = {"embed": "lemni.distributed.offline"}
+_HOMES = {
+    "Pool": "lemni.distributed.offline",
+    "Scale": "lemni.distributed.online",
+    "application": "lemni.distributed.online",
+    "deploy": "lemni.distributed.online",
+    "embed": "lemni.distributed.offline",
+    "remove": "lemni.distributed.online",
+}
 
-__all__ = ["embed"]
+__all__ = ["Pool", "Scale", "application", "deploy", "embed", "remove"]
 
 
 def __getattr__(name: str) -> Any:

@@ -37,6 +37,7 @@ from lemni.bulk.run import Job, Rejected, Summary, begun, finished, is_as_it_was
 from lemni.bulk.windows import Computer
 from lemni.bulk.worker import Worker
 from lemni.config import DEFAULT_MODEL
+from lemni.distributed.online import connect
 from lemni.errors import InvalidRequest, LemniError, Unavailable, missing_extra
 
 _SMALL_CPUS = 0.1
@@ -117,14 +118,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     except ImportError:
         raise missing_extra("ray", "ray", "--engine ray") from None
     own = not ray.is_initialized()
-    if own:
-        try:
-            # Without a cluster to connect to one is begun, on this machine and without its web page.
-            alone = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-            ray.init(address=address, log_to_driver=False, logging_level="error", **alone)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = address or os.environ.get("RAY_ADDRESS") or "hand"
-            raise Unavailable(f"no Ray cluster at {where}: {error}") from None
+    connect(address)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
