@@ -5,6 +5,7 @@ from __future__ import annotations
 from lemni.errors import CannotSwitch, ConfigError
 from lemni.migrate.connection import Connection
 from lemni.migrate.state import State
+from lemni.stores.place import parse
 
 
 def switch(state: State, target: Connection, alias: str) -> str:
@@ -54,9 +55,13 @@ def undo(state: State, target: Connection) -> str:
     if state.phase != "undoing":
         state.enter("undoing")
     if meaning(target, state.alias) != state.old:
+        before = parse(state.target).collection
         connection = target.other(state.old)
         try:
-            state.new = connection.store.switch(state.alias) or state.new
+            if not connection.store.exists() and meaning(target, before):
+                state.new = before  # killed just behind it: both have their names back
+            else:
+                state.new = connection.store.switch(state.alias) or state.new
         finally:
             connection.close()
     state.old = meaning(target, state.alias)
