@@ -186,7 +186,7 @@ class Asked:
         return cls(
             source,
             opened,
-            Manifest(Path(chosen) if chosen is not None else base_of(place)),
+            Manifest(Path(chosen) if chosen is not None else base_of(place, opened)),
             model if isinstance(model, Model) else Model.named(model),
             {
                 "task": wanted.get("task"),
@@ -209,10 +209,10 @@ class Asked:
         return Job(planned, self.source, self.output, self.manifest)
 
 
-def base_of(output: str) -> Path:
+def base_of(output: str, opened: Output) -> Path:
     """What the job's own files are named after: the output, or a store's collection, in this folder."""
     if is_store(output):
         place = parse(output)
         name = place.collection or Path(place.path).stem or "collection"
         return Path(f"{place.scheme}-{name}".replace("/", "_"))
-    return Path(output.rstrip("/"))
+    return Path(output.rstrip("/")) if output else opened.files()[0]

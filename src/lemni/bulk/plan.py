@@ -166,8 +166,11 @@ def made_for(card: ModelCard) -> Task:
 
 
 def check_places(source_files: list[Path], output_files: list[Path]) -> None:
-    """Raises InvalidRequest where an output would be written over an input."""
+    """Raises InvalidRequest where an output would be written over an input, or into a folder that is one."""
     inputs = {path.resolve() for path in source_files}
     for path in output_files:
-        if path.resolve() in inputs:
+        place = path.resolve()
+        if place in inputs:
             raise InvalidRequest(f"{path} is the input: write the output somewhere else")
+        if any(folder in inputs for folder in place.parents):
+            raise InvalidRequest(f"{path} would be in the folder that is the input: write the output somewhere else")

@@ -24,6 +24,9 @@ from lemni.bulk.worker import Work, Worker, digest_of
 from lemni.errors import InvalidRequest
 from lemni.tasks.model import LoadedModel
 
+_LISTED = 4
+"""Files of an output that a summary names one by one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -144,12 +147,20 @@ def finished(job: Job, seen: set[int], seconds: float, resumed: int) -> Summary:
         tokens=sum(record.tokens for record in records),
         seconds=round(seconds, 3),
         resumed=resumed,
-        outputs=tuple(str(path) for path in files) or (job.output.name,),
+        outputs=_places(files) or (job.output.name,),
         manifest=str(manifest.final),
         rejects=str(manifest.rejects) if rejected else None,
     )
     manifest.complete(job.plan.identity, {"summary": {**asdict(summary), "seconds": 0.0, "resumed": summary.rows}})
     return summary
+
+
+def _places(files: list[Path]) -> tuple[str, ...]:
+    """The files, or the folder of many."""
+    folders = {path.parent for path in files}
+    if len(files) > _LISTED and len(folders) == 1:
+        return (str(folders.pop()),)
+    return tuple(map(str, files))
 
 
 def ranges_for(plan: Plan, computer: Computer) -> NDArray[np.float32] | None:
