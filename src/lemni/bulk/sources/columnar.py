@@ -144,8 +144,13 @@ def require_pyarrow(needed_for: str) -> None:
         raise missing_extra("pyarrow", "parquet", needed_for) from None
 
 
-def open_arrow(file: File) -> Any:
-    """A pyarrow file: mapped into memory if it is a local one."""
+def open_arrow(file: File, mapped: bool = False) -> Any:
+    """A pyarrow file.
+
+    Args:
+        mapped: map a local one into memory, so that parts of large batches are not read. Such pages count as the
+            process's for as long as it is open.
+    """
     import pyarrow as pa
 
     handle = open_raw(file, ahead=False)  # which sees whether it is what it was
@@ -154,7 +159,7 @@ def open_arrow(file: File) -> Any:
     handle.close()
     if not file.size:
         raise InvalidRequest(f"{file.name}: is an empty file")
-    return pa.memory_map(file.path)
+    return pa.memory_map(file.path) if mapped else pa.OSFile(file.path)
 
 
 def plain_schema(schema: Any) -> Any:

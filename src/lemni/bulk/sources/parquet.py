@@ -40,4 +40,4 @@ class Parquet(Columnar):
 def _opened(file: File) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(open_arrow(file), buffer_size=_REMOTE_BUFFER if file.remote else _BUFFER)
+    return pq.ParquetFile(open_arrow(file), pre_buffer=False, buffer_size=_REMOTE_BUFFER if file.remote else _BUFFER)
