@@ -281,9 +281,8 @@ def test_an_index_built_last_and_none(postgres: PostgresServer, opened: Callable
 
 
 def test_a_search_for_more_than_hnsw_looks_at_by_itself(opened: Callable[..., Store]) -> None:
-    store = opened(f"many{next(numbers)}")
+    store, entries = opened(f"many{next(numbers)}"), rows(600, names=str)
     store.create(Schema(WIDTH))
-    entries = rows(600, names=str)
     store.write(entries)
     queries = np.asarray(entries.vectors)[:3]
     exact = store.search(queries, 300)
@@ -378,3 +377,24 @@ def test_a_server_killed_in_the_middle_loses_nothing_and_keeps_nothing_half() ->
         assert by_id(found) == by_id(entries)
         np.testing.assert_array_equal(found.vectors, vectors)
         store.close()
+
+
+def test_a_switch_asked_for_again_gives_the_same_answer(opened: Callable[..., Store]) -> None:
+    vectors = np.eye(2, 4, dtype=np.float32)
+    for name, had in (("taken", True), ("free", False)):
+        old, new = opened(name), opened(f"{name}_new")
+        for number, one in enumerate((old, new) if had else (new,)):
+            one.create(Schema(4))
+            one.write(Page([str(number)], ["t"], [{}], vectors[number : number + 1]))
+        kept = new.switch(name)
+        assert (kept is not None) == had
+        again = opened(f"{name}_new")  # the one who asked was killed, and asks again
+        assert again.switch(name) == kept
+        assert again.collection == name
+        assert [found.ids for found in opened(name).pages(5)] == [["1" if had else "0"]]
+        with pytest.raises(StoreError, match=f"{name}_new"):
+            opened(f"{name}_new").switch(f"{name}_other")
+        if kept:
+            opened(kept).switch(name)
+            with pytest.raises(StoreError, match=f"{name}_new"):
+                opened(f"{name}_new").switch(name)  # that one is undone

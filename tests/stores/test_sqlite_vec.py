@@ -250,3 +250,24 @@ def test_a_killed_writer_loses_nothing_and_leaves_nothing_half(path: Path, opene
     found = store.fetch(entries.ids)
     assert by_id(found) == by_id(entries)
     np.testing.assert_array_equal(found.vectors, entries.vectors)
+
+
+def test_a_switch_asked_for_again_gives_the_same_answer(opened: Callable[..., Store]) -> None:
+    vectors = np.eye(2, 4, dtype=np.float32)
+    for name, had in (("taken", True), ("free", False)):
+        old, new = opened(name), opened(f"{name}_new")
+        for number, one in enumerate((old, new) if had else (new,)):
+            one.create(Schema(4))
+            one.write(Page([str(number)], ["t"], [{}], vectors[number : number + 1]))
+        kept = new.switch(name)
+        assert (kept is not None) == had
+        again = opened(f"{name}_new")  # the one who asked was killed, and asks again
+        assert again.switch(name) == kept
+        assert again.collection == name
+        assert [found.ids for found in opened(name).pages(5)] == [["1" if had else "0"]]
+        with pytest.raises(StoreError, match=f"{name}_new"):
+            opened(f"{name}_new").switch(f"{name}_other")
+        if kept:
+            opened(kept).switch(name)
+            with pytest.raises(StoreError, match=f"{name}_new"):
+                opened(f"{name}_new").switch(name)  # that one is undone

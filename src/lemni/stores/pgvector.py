@@ -43,7 +43,8 @@ a column for it is not kept.
 
 **switch** renames tables, or columns of one table, in one transaction; what had the name is called `NAME_old`. Between
 columns NOT NULL goes along with the name if no row lacks the new vector. Views and foreign keys follow a table, not its
-name: they keep showing the old one.
+name: they keep showing the old one. The table `lemni_switches` notes what was done, so that the same call, made again
+by who was killed before he had the answer, gives that answer.
 
 **Limits**: dense vectors and sparse ones (sparsevec), no multi-vectors. HNSW and ivfflat take up to 2,000 dimensions,
 4,000 of halfvec, and 1,000 terms per sparse vector; beyond that there is no index and searches are exact.
@@ -289,6 +290,11 @@ class PgVector(PostgresTable):
 
     def switch(self, name: str) -> str | None:
         table, column, is_column = self._split(name)
+        own = (self._table, self._column)
+        if not self.exists() and (done := tables.switched(self._connection, self._schema, (table, column), own)):
+            self._table, self._column = table, column
+            self._said_as(name)
+            return done[0]
         self._found(True)
         if table == self._table and column == self._column:
             return None
@@ -299,6 +305,7 @@ class PgVector(PostgresTable):
         self.finish()
         with self._said(), self._connection.transaction():
             kept = self._rename_columns(column) if table == self._table else self._rename_tables(table)
+            tables.note_switch(self._connection, self._schema, (table, column), own, kept)
         self._table, self._column = table, column
         self._said_as(name)
         return kept

@@ -263,3 +263,32 @@ def copy_grants(connection: Connection[Any], schema: str, source: str, target: s
                 sql.SQL(" WITH GRANT OPTION" if grantable else ""),
             )
         )
+
+
+def note_switch(
+    connection: Connection[Any], schema: str, name: tuple[str, str], was: tuple[str, str], kept: str | None
+) -> None:
+    """What a switch does, in its own transaction. `name` and `was` are a table and its column of vectors."""
+    notes = quoted(schema, "lemni_switches")
+    connection.execute(
+        sql.SQL("CREATE TABLE IF NOT EXISTS {} (name text[] PRIMARY KEY, was text[] NOT NULL, kept text)").format(notes)
+    )
+    values = (sql.Literal(one) for one in (list(name), list(was), kept))
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {} VALUES ({}, {}, {}) "
+            "ON CONFLICT (name) DO UPDATE SET was = EXCLUDED.was, kept = EXCLUDED.kept"
+        ).format(notes, *values)
+    )
+
+
+def switched(
+    connection: Connection[Any], schema: str, name: tuple[str, str], was: tuple[str, str]
+) -> tuple[str | None] | None:
+    """What the last switch of `name` kept the old one as, if it was the one that gave it to `was`; else None."""
+    notes = quoted(schema, "lemni_switches")
+    if connection.execute("SELECT to_regclass(%s)", (notes.as_string(connection),)).fetchone() == (None,):
+        return None
+    found = sql.SQL("SELECT kept FROM {} WHERE name = {} AND was = {}")
+    row = connection.execute(found.format(notes, sql.Literal(list(name)), sql.Literal(list(was)))).fetchone()
+    return (row[0],) if row else None

@@ -24,12 +24,13 @@ left.
 `KEY:ids` lacks, has all its members listed at once and sorted here: memory for the ids, not for the entries. This is
 tested against Redis 8.2; VRANGE is written by its documentation.
 
-**write** adds 100 members in one transaction. With an append-only file nothing is lost if the server dies, and if the
-machine does, up to the second that `appendfsync everysec` allows; `finish` and `switch` wait until the file is on disk
-(WAITAOF). Without that file Redis is as durable as its snapshots, and `describe` says so.
+**write** adds 100 members in one transaction, and returns when the append-only file is on disk if the server keeps one
+(WAITAOF: with `appendfsync everysec` up to a second). Without that file Redis is as durable as its snapshots, and
+`describe` says so.
 
-**switch** renames the keys in one transaction (MULTI); what had the name is called `KEY_old`. In a cluster both names
-must be in one slot: `{docs}` and `{docs}_new`.
+**switch** renames the keys in one transaction (MULTI); what had the name is called `KEY_old`. `KEY:lemni` notes what
+was done, so that the same call, made again by who was killed before he had the answer, gives that answer. In a cluster
+both names must be in one slot: `{docs}` and `{docs}_new`.
 
 **Limits**: Redis 8.0 or later. Valkey, and Redis before 8, have no vector sets. Dense vectors only.
 """
@@ -322,9 +323,10 @@ class Redis:
         step = _CHUNK * (2 if self._ranges else 3)
         for at in range(0, len(commands), step):
             self._all(commands[at : at + step], together=True)
+        self._wait()
 
-    def finish(self) -> None:
-        """All is written: wait until it is on disk, if the server keeps an append-only file. Idempotent."""
+    def _wait(self) -> None:
+        """Until what was said is on disk, if the server keeps an append-only file."""
         if self._appends():
             self._run("WAITAOF", 1, 0, 0)
 
@@ -333,10 +335,15 @@ class Redis:
             return bool(self._client.info("persistence").get("aof_enabled"))
 
     def switch(self, name: str) -> str | None:
+        if not self.exists():
+            with self._said():
+                was, kept_as = self._client.hmget(self._key(":lemni", name), "was", "kept")
+                if was == self.collection.encode():
+                    self._said_as(name)
+                    return kept_as.decode() or None
         self._found()
         if name == self.collection:
             return None
-        self.finish()
         with self._said(), self._client.pipeline() as pipeline:
             while True:
                 try:
@@ -355,10 +362,13 @@ class Redis:
                         for end in _COMPANIONS:
                             if new is not None and self._key(end, old) in there:
                                 pipeline.renamenx(self._key(end, old), self._key(end, new))
+                    done = {"was": self.collection, "kept": kept or ""}
+                    pipeline.hset(self._key(":lemni", name), mapping=done)
                     pipeline.execute()
                     break
                 except redis.WatchError:  # somebody wrote just now
                     continue
+        self._wait()
         self._said_as(name)
         return kept
 

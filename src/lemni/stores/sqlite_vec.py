@@ -20,6 +20,8 @@ column with a JSON object, instead of all other columns by their names (those th
 
 **switch** renames the tables in one transaction, with those in which sqlite-vec keeps a vec0 table (its own ALTER TABLE
 forgets them); what had the name is called `TABLE_old`. Programs that have the file open go on with the new ones.
+The table `lemni_switches` notes what was done, so that the same call, made again by who was killed before he had the
+answer, gives that answer.
 
 **Limits**: dense vectors, compared by cosine or L2 (sqlite-vec has no dot product); searches are exact, and give up to
 4,096 entries. Vectors in int8 are read as whole numbers, bits are not read. The extension needs a Python whose sqlite3
@@ -303,6 +305,9 @@ class SqliteVec:
         )
 
     def switch(self, name: str) -> str | None:
+        if not self.exists() and self._connection is not None and (done := self._switched(name)):
+            self._said_as(name)
+            return done[0]
         layout = self._found()
         if name == self.collection:
             return None
@@ -322,8 +327,17 @@ class SqliteVec:
                         break
                 self._rename(name, str(kept))
             self._rename(self.collection, name)
+            self._run("CREATE TABLE IF NOT EXISTS lemni_switches (name TEXT PRIMARY KEY, was TEXT NOT NULL, kept TEXT)")
+            self._run("INSERT OR REPLACE INTO lemni_switches VALUES (?, ?, ?)", (name, self.collection, kept))
         self._said_as(name)
         return kept
+
+    def _switched(self, name: str) -> tuple[str | None] | None:
+        """What the last switch of `name` kept the old one as, if it was the one that gave it to this collection."""
+        if not self._run("SELECT 1 FROM sqlite_master WHERE name = 'lemni_switches'"):
+            return None
+        rows = self._run("SELECT kept FROM lemni_switches WHERE name = ? AND was = ?", (name, self.collection))
+        return (rows[0][0],) if rows else None
 
     def _rename(self, old: str, new: str) -> None:
         for table in self._parts(old):
