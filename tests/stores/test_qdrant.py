@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -439,3 +442,20 @@ def test_what_is_no_address() -> None:
     ):
         with pytest.raises(StoreError, match=said):
             open_store(address)
+
+
+def test_what_is_written_survives_a_kill(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from lemni.stores import open_store; from lemni.stores.base import Schema;"
+        "from tests.stores.contract import WIDTH, page; one = open_store(sys.argv[1]); one.create(Schema(WIDTH));"
+        "one.write(page(20)); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    address = f"qdrant:{tmp_path}/kept?collection=docs"
+    done = subprocess.run([sys.executable, "-c", program, address], cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == -signal.SIGKILL
+    one = open_store(address)
+    found = one.fetch(page(20).ids)
+    assert (found.ids, found.texts, found.metadata) == (page(20).ids, page(20).texts, page(20).metadata)
+    np.testing.assert_allclose(vectors(found), vectors(page(20)), atol=1e-6)
+    assert one.search(vectors(found)[:3], 1) == [["0"], ["1"], ["2"]]
+    one.close()
