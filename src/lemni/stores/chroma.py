@@ -227,7 +227,8 @@ class Chroma:
             except NotFoundError:
                 return None
         # `upsert` builds the embedding functions that stand there, and some load a model when they are built.
-        collection.get_model().serialized_schema = None
+        if hasattr(model := collection.get_model(), "serialized_schema"):
+            model.serialized_schema = None
         return collection
 
     def _opened(self) -> Any:
