@@ -5,8 +5,8 @@
     python examples/migrate_embeddings.py --input your_texts.json --format pinecone   # pinecone_vectors.json
 
 A thin script over `lemni.bulk`. What is large enough to be interrupted is better done by `lemni embed`, which goes on
-where it was. A collection that is in a store already is migrated there by `lemni migrate` (docs/migrate.md), which verifies,
-switches and rolls back too.
+where it was. A collection that is in a store already is migrated there by `lemni migrate` (docs/migrate.md), which
+verifies, switches and rolls back too.
 """
 
 from __future__ import annotations

@@ -1,0 +1,108 @@
+"""`lemni migrate` as a process: what it prints, writes and refuses, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lemni.stores import open_store
+from lemni.stores.base import Page
+from tests.bulk.conftest import texts
+from tests.migrate.conftest import check, dump, embedded, fill, old_vectors, tiny
+
+from .command import error_line, lemni
+
+__all__ = ["fill", "old_vectors", "tiny"]  # fixtures
+
+Fill = Callable[..., Page]
+SOURCE = "faiss:data?collection=docs"
+
+
+def test_the_whole_way(
+    fill: Fill, tiny: str, old_vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entries = fill(SOURCE, count=60)
+    dry = lemni("migrate", SOURCE, "-m", tiny, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert "60 entries" in dry.stdout
+    assert "dense vectors, 64 dimensions, cosine" in dry.stdout
+    assert "does not exist yet; dense vectors, 32 dimensions, cosine" in dry.stdout
+    assert "rows      60" in dry.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+    # Judgements of which each side's exact answer is known: a document is what its own text asks for.
+    Path("queries.jsonl").write_text("\n".join(json.dumps({"_id": f"q{n}", "text": texts(60)[n]}) for n in range(20)))
+    Path("qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\tdoc-{n}\t1\n" for n in range(20)))
+    judged = ("--queries", "queries.jsonl", "--qrels", "qrels.tsv")
+    done = lemni("migrate", SOURCE, "-m", tiny, "--no-switch", "--dual-write", *judged, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ok     counts: 60 entries" in done.stdout
+    assert "judged queries, old side: not measured: --old-model" in done.stdout
+    assert "judged queries, new side: nDCG@10 1.0000, recall@10 1.0000, 20 queries" in done.stdout
+    assert "--catch-up" in done.stdout
+    assert "docs__tiny_bert: verified, not switched" in done.stdout
+    check(dump(SOURCE), entries, old_vectors[:60])
+    done = lemni("migrate", SOURCE, "-m", tiny, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "docs: switched" in done.stdout
+    check(dump(SOURCE), entries, embedded(tiny, texts(60)))
+    folder = tmp_path / "migrate-docs-to-docs__tiny_bert"
+    report, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
+    assert "| ids | passed | the same on both sides | the same |" in report
+    assert f"--model {tiny} --rollback" in report
+    assert "<svg" in page
+    assert "<td>passed</td>" in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    # Nothing is removed without a yes.
+    asked = lemni("migrate", SOURCE, "-m", tiny, "--drop-old", cwd=tmp_path)
+    assert asked.returncode == 130
+    assert open_store("faiss:data?collection=docs_before_docs__tiny_bert").exists()
+    back = lemni("migrate", SOURCE, "-m", tiny, "--rollback", cwd=tmp_path)
+    assert back.returncode == 0, back.stderr
+    assert "rolled back" in back.stdout
+    check(dump(SOURCE), entries, old_vectors[:60])
+
+
+def test_a_failed_verification_exits_with_1(
+    fill: Fill, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entries = fill(SOURCE, count=40)
+    done = lemni("migrate", SOURCE, "-m", tiny, "--no-switch", "--sample", "40", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    store = open_store("faiss:data?collection=docs__tiny_bert")
+    first = store.fetch(["doc-0", "doc-1"])
+    store.write(Page(["doc-0"], first.texts[:1], first.metadata[:1], np.asarray(first.vectors)[1:]))
+    store.close()
+    done = lemni("migrate", SOURCE, "-m", tiny, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "FAILED vectors: 40 embedded again; lowest cosine" in done.stdout
+    assert "'doc-0'" in done.stdout
+    assert "verification FAILED, not switched" in done.stdout
+    check(dump(SOURCE), entries, np.asarray(entries.vectors))
+    refused = lemni("migrate", SOURCE, "-m", tiny, "--drop-old", "--yes", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert len(dump(SOURCE)) == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rows.jsonl",), "is no vector store: name the store"),
+        ((SOURCE, "new.npy"), "is no address of a vector store"),
+        ((SOURCE, "faiss:data?collection=docs"), "are the same collection"),
+        ((SOURCE,), "there is no"),
+        ((SOURCE, "--rollback"), "nothing was switched"),
+        ((SOURCE, "--dry-run", "--rollback"), "choose one"),
+        ((SOURCE, "--queries", "q.jsonl"), "--queries and --qrels"),
+    ],
+)
+def test_mistakes_are_a_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in error_line(lemni("migrate", *arguments, cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
