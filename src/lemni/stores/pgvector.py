@@ -74,7 +74,6 @@ from lemni.stores import postgres_layout as tables
 from lemni.stores.postgres_layout import Column, Layout
 from lemni.stores.postgres_table import PostgresTable
 
-_MOST = {"vector": 2_000, "halfvec": 4_000}  # dimensions of an index
 _numbers = itertools.count()
 
 
@@ -157,7 +156,7 @@ class PgVector(PostgresTable):
             sql.SQL("ALTER TABLE {} ADD COLUMN {} {}({})").format(self._from, name, sql.SQL(kind), sql.Literal(width))
         )
         index = self._place.option("index", "hnsw")
-        if (schema.dimensions or 0) > _MOST.get(kind, 10**9):
+        if (schema.dimensions or 0) > tables.MOST.get(kind, 10**9):
             index = "none"
         settings: tuple[str, ...] = ()
         if isinstance(like, PgVector) and self._beside(like) and (source := like._found().vector):

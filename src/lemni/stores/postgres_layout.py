@@ -19,6 +19,7 @@ TEXTS = ("text", "document", "content", "body")  # columns of a text if none is 
 VECTORS = ("vector", "halfvec", "sparsevec")
 _PLAIN = {"bool", "int2", "int4", "int8", "float8", "text", "varchar", "json", "jsonb"}
 _PLAIN |= {"_bool", "_int2", "_int4", "_int8", "_float8", "_text", "_varchar"}
+MOST = {"vector": 2_000, "halfvec": 4_000}  # dimensions of an index
 _METRICS = {"cosine": "cosine", "ip": "dot", "l2": "l2"}  # of an operator class -> ours
 OPERATORS = {"cosine": "<=>", "dot": "<#>", "l2": "<->"}
 CLASSES = {metric: word for word, metric in _METRICS.items()}

@@ -232,7 +232,14 @@ class PostgresTable:
         notes = []
         with self._said():
             if layout.vector and tables.index_of(self._connection, self._schema, self._table, layout.vector) is None:
-                notes.append(f"the column {layout.vector.name} has no index: searches are exact and read every row")
+                note = f"the column {layout.vector.name} has no index, so that searches are exact and read every row"
+                if schema and (schema.dimensions or 0) <= tables.MOST.get(layout.vector.base, 10**9):
+                    operators = sql.SQL(f"{layout.vector.base}_{tables.CLASSES[schema.metric]}_ops")
+                    made = sql.SQL("CREATE INDEX ON {} USING hnsw ({} {})").format(
+                        self._from, layout.vector.quoted, operators
+                    )
+                    note += f"; {made.as_string(self._connection)} makes one"
+                notes.append(note)
             if layout.text is None:
                 notes.append(f"no column is called {', '.join(tables.TEXTS)}: it holds no texts")
             if not tables.unique_id(self._connection, self._schema, self._table, layout.id):
