@@ -15,7 +15,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from lemni.bulk.sources import Columns, columnar, open_source
+from lemni.bulk.sources import Columns, arrow, columnar, open_source
 from lemni.errors import InvalidRequest
 from tests.bulk.sources.reading import Row, read, reason
 
@@ -95,6 +95,21 @@ def test_shards_in_any_order_and_in_another_process(tmp_path: Path, kind: str) -
     code = "import pickle, sys; rows = pickle.load(sys.stdin.buffer).load(); print(rows.first, rows.ids)"
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(shards[9]), capture_output=True, check=True)
     assert done.stdout.decode().strip() == f"45 {[f'k{at}' for at in range(45, 50)]}"
+
+
+@pytest.mark.parametrize("kind", ["file", "file-zstd", "stream"])
+def test_a_file_is_mapped_anew_now_and_then(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    monkeypatch.setattr(
+        arrow, "open_arrow", lambda *given, **more: opened.append(1) or columnar.open_arrow(*given, **more)
+    )
+    name, write = WRITERS[kind]
+    write(tmp_path / name, table(), 5)
+    wanted = read(tmp_path / name, rows=8)
+    often = len(opened)
+    monkeypatch.setattr(arrow, "_MAPPED", 100)
+    assert read(tmp_path / name, rows=8) == wanted == expected(table(), Columns(), ["small", "when", "list", "struct"])
+    assert len(opened) - often > often + 5
 
 
 def test_dictionaries(tmp_path: Path) -> None:

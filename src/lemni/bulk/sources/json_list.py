@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, BinaryIO, cast
 
 import orjson
 
 from lemni.bulk.rows import Broken
 from lemni.bulk.sources.cells import Record, kind_of
-from lemni.bulk.sources.lines import json_record, without_bom
+from lemni.bulk.sources.lines import LONG_NUMBER, json_record, without_bom
 from lemni.bulk.sources.records import Records
 from lemni.errors import InvalidRequest, missing_extra
 
@@ -33,7 +34,9 @@ class JsonList(Records):
         checked = True
         try:
             value = orjson.loads(data)
-        except orjson.JSONDecodeError as strict:
+            if LONG_NUMBER.search(data):
+                value = json.loads(data)
+        except ValueError as strict:
             checked = False
             try:
                 value = json.loads(data.decode())  # NaN, and halves of characters, which break their row only
@@ -61,13 +64,13 @@ class JsonList(Records):
             raise missing_extra("ijson", "bulk", f"reading {name}, which has over {WHOLE_BYTES} bytes,") from None
         try:
             if start == b"[":
-                for number, row in enumerate(ijson.items(handle, "item", use_float=True)):
-                    yield json_record(row, f"item {number}")
+                for number, row in enumerate(ijson.items(handle, "item")):
+                    yield json_record(_plain(row), f"item {number}")
             elif start == b"{":
-                for key, row in ijson.kvitems(handle, "", use_float=True):
+                for key, row in ijson.kvitems(handle, ""):
                     if key == self.columns.text:
                         raise InvalidRequest(f"{name}: is one object of over {WHOLE_BYTES} bytes with {key!r}")
-                    yield self._named(key, row, True)
+                    yield self._named(key, _plain(row), True)
             else:
                 raise InvalidRequest(f"{name}: is neither a list nor an object")
         except (ijson.JSONError, UnicodeDecodeError) as error:
@@ -78,6 +81,15 @@ class JsonList(Records):
         row = value if isinstance(value, dict) else {self.columns.text: value}
         found = json_record({**row, self.columns.id or "id": key} if self.columns.text != "id" else row, "", checked)
         return Broken(f"{key!a}{found.reason}") if isinstance(found, Broken) else found
+
+
+def _plain(value: Any) -> Any:
+    """With floats for Decimals: ijson's own floats come with whole numbers of 64 bits."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 class _Joined:

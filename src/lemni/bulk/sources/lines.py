@@ -7,6 +7,7 @@ with "\\n" or "\\r\\n". A byte order mark is no part of the first line; the last
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from typing import Any, BinaryIO, NamedTuple
@@ -22,6 +23,8 @@ from lemni.bulk.sources.records import BOM, MAX_LINE_BYTES, Records
 from lemni.errors import InvalidRequest
 
 _BLOCK = 1 << 20
+LONG_NUMBER = re.compile(rb"\d{20}")
+"""What may be a whole number of over 64 bits, of which orjson makes a rounded one."""
 
 
 class Part(NamedTuple):
@@ -99,19 +102,23 @@ class JsonLines(Txt):
     def record(self, line: bytes, number: int) -> Record:
         where = f"line {number}"
         try:
-            return json_record(orjson.loads(line), where)
+            found = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            return _leniently(line, where, number, error)
+            return _leniently(line, where, number, str(error.msg))
+        if LONG_NUMBER.search(line):
+            return _leniently(line, where, number, "a number is too long")
+        return json_record(found, where)
 
 
-def _leniently(line: bytes, where: str, number: int, strict: orjson.JSONDecodeError) -> Record:
-    """NaN as Python writes it, and what is worth its own words: bytes that are not UTF-8, halves of a character."""
+def _leniently(line: bytes, where: str, number: int, strict: str) -> Record:
+    """NaN as Python writes it, whole numbers of any length, and what is worth its own words: bytes that are not UTF-8,
+    halves of a character."""
     try:
         found = json.loads(line.decode())
     except UnicodeDecodeError as error:
         return _not_utf8(number, error)
     except (ValueError, RecursionError):
-        return Broken(f"{where} is not JSON: {strict.msg} (at character {strict.colno})")
+        return Broken(f"{where} is not JSON: {strict}")
     return json_record(found, where, checked=False)
 
 
