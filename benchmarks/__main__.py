@@ -21,6 +21,7 @@ NAMES = (
     "overhead",
     "online",
     "offline",
+    "scale",
 )
 
 # Those that need what most machines have not: only by name.
@@ -35,6 +36,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="alternating rounds that count")
     parser.add_argument("--seconds", type=float, help="length of one measurement")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where JSON and plots go")
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="what `scale` is to take instead of measuring")
+    parser.add_argument("--price", type=float, help="of a core for an hour in USD, for `scale`")
     parser.add_argument("--engines", type=lambda names: tuple(names.split(",")), help="only these, by commas")
     given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     names = given.pop("names") or NAMES
