@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,4 +156,13 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A store that leaves something for the end while many entries come, such as PostgreSQL's index."""
+
+    def finish(self) -> None:
+        """Do it now. Idempotent."""
         ...

@@ -18,7 +18,7 @@ from lemni.bulk.outputs.lines import to_json
 from lemni.bulk.rows import Rows, Vectors
 from lemni.errors import InvalidRequest
 from lemni.stores import open_store
-from lemni.stores.base import Metric, Page, Schema, Store, VectorKind
+from lemni.stores.base import Finishes, Metric, Page, Schema, Store, VectorKind
 from lemni.stores.place import parse
 from lemni.types import TASK_WORDS, Task
 
@@ -77,7 +77,10 @@ class StoreOutput:
             store.write(Page(rows.ids[some], rows.texts[some], metadata, vectors[some]))
 
     def assemble(self, parts: Seq[Path], made: Made) -> list[Path]:
-        """Closes the connection; a later call opens another one."""
+        """Finishes what the store leaves for the end, and closes the connection; a later call opens another one."""
+        store = self._store()
+        if isinstance(store, Finishes):
+            store.finish()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
