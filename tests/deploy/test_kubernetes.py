@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import subprocess
 from importlib import metadata
@@ -14,7 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+import lemni
 from lemni.cli.settings import load_settings
+from lemni.errors import ConfigError
 
 from .manifests import DEPLOY, check, check_pod, documents
 
@@ -96,13 +99,13 @@ def test_kustomization_takes_all() -> None:
         assert images == [f"lemni:{metadata.version('lemni')}"]
 
 
-def test_ray_service(tmp_path: Path) -> None:
+def test_ray_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     config, service = documents((DEPLOY / "kuberay" / "rayservice.yaml").read_text("utf-8"))
     serve = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
     (application,) = serve.applications
-    assert application.import_path == "lemni.distributed.app:app"
+    assert application.import_path == "lemni:ray_app"
     cluster = service["spec"]["rayClusterConfig"]
     assert cluster["rayVersion"] == metadata.version("ray")
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
@@ -113,4 +116,13 @@ def test_ray_service(tmp_path: Path) -> None:
         assert spec["securityContext"]["runAsNonRoot"]
     file = tmp_path / "lemni.yaml"
     file.write_text(config["data"]["lemni.yaml"], "utf-8")
-    assert load_settings({}, {}, yaml=file).models
+    for variable in [name for name in os.environ if name.startswith("LEMNI_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("LEMNI_CONFIG", str(file))
+    assert lemni.ray_app(application.args) is not None, "made of the file and the arguments, with no cluster yet"
+    with pytest.raises(ConfigError):
+        lemni.ray_app(application.args | {"target_queue": 1})
+    (workers,) = cluster["workerGroupSpecs"]
+    cpus = float(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    assert application.args["cpus"] == application.args["threads"] < cpus, "a front must fit beside a replica"
+    assert application.args["replicas"] == f"1:{workers['maxReplicas']}"
