@@ -163,6 +163,10 @@ class Migration:
         """
         outcome = outcome or self.outcome()
         switching.check_drop(self.state)
+        if self.places.is_same_store:
+            before, after = (switching.meaning(self._target, name) for name in (self.state.old, self.state.new))
+            if before == after:
+                raise ConfigError(f"{self.state.old}: is the new collection, and stays")
         with contextlib.closing(Connection(self.old_place())) as old:
             self._tell(outcome, switching.drop(self.state, old))
         return outcome

@@ -21,16 +21,16 @@ def switch(state: State, target: Connection, alias: str) -> str:
     if state.phase != "switching":
         state.alias, state.old = alias, meaning(target, alias)
         state.enter("switching")
-    # An alias that was moved just before we were killed must not be taken for what was there before.
-    if meaning(target, alias) != state.new:
-        connection = target.other(state.new)
-        try:
-            state.old = connection.store.switch(alias) or ""
-        except CannotSwitch:
-            state.enter("verified")
-            raise
-        finally:
-            connection.close()
+    connection = target.other(state.new)
+    try:
+        kept = connection.store.switch(alias)
+    except CannotSwitch:
+        state.enter("verified")
+        raise
+    finally:
+        connection.close()
+    if kept and kept != state.new:  # of an alias that was moved just before we were killed, only the journal knows
+        state.old = kept
     state.new = meaning(target, alias)
     state.enter("switched")
     was = f"; what it was before is kept as {state.old}" if state.old else ""

@@ -69,4 +69,6 @@ class Target:
         self._connection.ask(lambda store: store.write(page))
 
     def assemble(self, parts: Seq[Path], made: Made) -> list[Path]:
+        """Has the store build the index that it has put off, if it has."""
+        self._connection.ask(lambda store: getattr(store, "finish", lambda: None)())
         return []
