@@ -87,16 +87,27 @@ def test_the_process_is_killed_anywhere(kind: str, seed: int, fill: Fill, tiny: 
     state = State.read(tmp_path / "work" / "migrate-docs-to-docs__tiny_bert" / "migration.json")
     assert state is not None
     assert state.phase == "switched"
-    assert len(dump(source.replace("=docs", f"={state.old}"))) == 100
+    assert len(dump(source.replace("collection=docs", f"collection={state.old}"))) == 100
 
 
-@pytest.mark.parametrize("kind", ["chroma", "qdrant", "faiss", "lancedb"])
+@pytest.mark.parametrize("kind", ["chroma", "qdrant", "faiss", "lancedb", "postgresql"])
 @pytest.mark.parametrize("step", ["switched", "undone"])
 def test_a_switch_that_was_not_written_down_is_finished(
-    kind: str, step: str, fill: Fill, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    step: str,
+    fill: Fill,
+    tiny: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    source, entries = aliased(kind, fill)
+    if kind == "postgresql":
+        source = request.getfixturevalue("postgres").address("docs", schema=step)
+        request.getfixturevalue("postgres").execute(f"CREATE SCHEMA {step}")
+        entries = fill(source)
+    else:
+        source, entries = aliased(kind, fill)
     entered = State.enter
 
     def dies(self: State, phase: Any) -> None:
@@ -115,11 +126,15 @@ def test_a_switch_that_was_not_written_down_is_finished(
         done = Migration(source, None, tiny).run()
         assert done.switched
         check(dump(source), entries, vectors)
-        check(dump(source.replace("=docs", f"={done.state.old}")), entries, np.asarray(entries.vectors))
+        check(
+            dump(source.replace("collection=docs", f"collection={done.state.old}")),
+            entries,
+            np.asarray(entries.vectors),
+        )
     done = Migration(source, None, tiny).roll_back()
     assert done.state.phase == "undone"
     check(dump(source), entries, np.asarray(entries.vectors))
-    check(dump(source.replace("=docs", f"={done.state.new}")), entries, vectors)
+    check(dump(source.replace("collection=docs", f"collection={done.state.new}")), entries, vectors)
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,8 @@ def places(
     source: str, target: str | None, model: str, *, dimensions: int | None, alias: str | None, folder: Path | None
 ) -> Places:
     """Raises StoreError for an address that is none, ConfigError where the target is missing or the source itself."""
+    if source == "-":
+        raise ConfigError("standard input can be read only once, and a source is read again to verify: give a file")
     if is_store(source):
         here, files = parse(source), ""
     else:
@@ -80,7 +82,7 @@ def new_name(old: str, model: str, dimensions: int | None) -> str:
 
 def slug(model: str) -> str:
     """A model's name without its organisation, its folder, its scheme and its version."""
-    last = os.path.basename(model.rstrip("/")).rpartition(":")[2].partition("==")[0].partition("@")[0]
+    last = os.path.basename(model.partition("==")[0].rstrip("/")).rpartition(":")[2].partition("@")[0]
     return re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_") or "model"
 
 
