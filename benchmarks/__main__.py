@@ -21,6 +21,7 @@ NAMES = (
     "overhead",
     "online",
     "offline",
+    "bulk",
     "scale",
 )
 
