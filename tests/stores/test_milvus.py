@@ -44,6 +44,16 @@ def test_opening_makes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_lite_lacks_is_not_logged(tmp_path: Path) -> None:
+    # In a new process Lite's server is a new one: the client asks it for a timestamp when it makes a collection.
+    code = "import logging, sys; logging.basicConfig(); from lemni.stores import open_store\n"
+    code += "from lemni.stores.base import Schema\nopen_store(sys.argv[1]).create(Schema(4))"
+    place = f"milvus:{tmp_path}/milvus.db?collection=docs"
+    done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, check=True)
+    assert "grpc._server" not in done.stderr
+    assert opened(tmp_path).exists()
+
+
 def test_a_collection_that_was_there_is_read_and_copied(tmp_path: Path) -> None:
     client = MilvusClient(f"{tmp_path}/milvus.db")
     schema = client.create_schema(auto_id=True, enable_dynamic_field=False)

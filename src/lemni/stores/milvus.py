@@ -39,14 +39,13 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lemni.errors import LemniError, StoreError, missing_extra
-from lemni.stores import as_id
+from lemni.stores import as_id, milvus_lite
 from lemni.stores.base import Description, Id, Page, Schema, Store, VectorKind
 from lemni.stores.folders import kept_name
 from lemni.stores.place import Place
@@ -90,9 +89,7 @@ class Milvus:
     def _connect(self) -> None:
         place = self._place
         if not place.host:
-            if find_spec("milvus_lite") is None:
-                raise missing_extra("milvus-lite", "milvus", self.name)
-            Path(place.path).absolute().parent.mkdir(parents=True, exist_ok=True)
+            milvus_lite.prepare(place.path, self.name)
         scheme = "https" if place.option("tls") == "1" else "http"
         uri = f"{scheme}://{place.host}:{place.port or 19530}" if place.host else place.path
         token = f"{place.user}:{place.password or ''}" if place.user else os.environ.get("MILVUS_TOKEN", "")
