@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from lemni.bulk.manifest import Manifest
 from lemni.bulk.outputs import open_output
 from lemni.bulk.outputs.base import Output
-from lemni.bulk.plan import Model, Plan, Rules, check_places, plan
+from lemni.bulk.plan import VECTOR_TASKS, Model, Plan, Rules, check_places, plan
 from lemni.bulk.progress import Price
 from lemni.bulk.run import Job, Summary, run_job
 from lemni.bulk.sample import Estimate
@@ -33,6 +33,10 @@ StrPath = str | os.PathLike[str]
 
 
 _OPTIONS = ("dimensions", "normalize", "prompt", "prompt_name", "input_type", "truncate", "max_tokens")
+_CHOICES = {
+    "output_type": ("float32", "float16", "int8", "uint8", "binary", "ubinary"),  # bfloat16 is no type of numpy
+    "task": VECTOR_TASKS,
+}
 _RULES = ("shard_rows", "empty", "fail_fast", "max_rejects")
 
 
@@ -169,6 +173,10 @@ class Asked:
         """Raises ConfigError, InvalidRequest, StoreError, MissingExtra."""
         if unknown := sorted(set(wanted) - set(Wanted.__annotations__)):
             raise ConfigError(f"unknown argument {unknown[0]!r}; known: {', '.join(Wanted.__annotations__)}")
+        for name, choices in _CHOICES.items():
+            given = wanted.get(name)
+            if given is not None and given not in choices:
+                raise ConfigError(f"{name} is {given!r}; it must be one of {', '.join(choices)}")
         places = [os.fspath(input)] if isinstance(input, str | os.PathLike) else [os.fspath(one) for one in input]
         images, carry = wanted.get("images", False), wanted.get("carry")
         columns = Columns(
@@ -210,9 +218,13 @@ class Asked:
 
 
 def base_of(output: str, opened: Output) -> Path:
-    """What the job's own files are named after: the output, or a store's collection, in this folder."""
-    if is_store(output):
-        place = parse(output)
-        name = place.collection or Path(place.path).stem or "collection"
-        return Path(f"{place.scheme}-{name}".replace("/", "_"))
-    return Path(output.rstrip("/")) if output else opened.files()[0]
+    """What the job's own files are named after: the output; a store's file or folder with the collection's name; for a
+    store behind an address, both names, in this folder."""
+    if not is_store(output):
+        return Path(output.rstrip("/")) if output else opened.files()[0]
+    place = parse(output)
+    collection = (place.collection or "collection").replace("/", "_")
+    if place.host:
+        return Path(f"{place.scheme}-{place.host}-{collection}")
+    path = Path(place.path or place.scheme)
+    return path.with_name(f"{path.name}-{collection}") if place.collection else path

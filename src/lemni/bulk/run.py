@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemni.bulk.manifest import Manifest, Record
-from lemni.bulk.outputs.base import Output
+from lemni.bulk.outputs.base import KeepsRows, Output
 from lemni.bulk.plan import Plan
 from lemni.bulk.progress import Price, Progress
 from lemni.bulk.sources.base import Shard, Source
 from lemni.bulk.stages import run_stages
 from lemni.bulk.windows import Computer
 from lemni.bulk.worker import Work, Worker, digest_of
-from lemni.errors import InvalidRequest
+from lemni.errors import InvalidRequest, RequestCancelled
 from lemni.tasks.model import LoadedModel
 
 _LISTED = 4
@@ -91,9 +92,16 @@ def run_job(
             resumed = sum(job.manifest.record(index).rows for index in done)
             bar = Progress(job.source.count(), resumed, show=progress, price=price)
             started = time.monotonic()
+            ended = threading.Event()
+
+            def passed(rows: int, tokens: int) -> None:
+                if ended.is_set():  # Ctrl-C need not wait for a whole shard
+                    raise RequestCancelled("the job has ended")
+                bar.passed(rows, tokens)
+
             try:
-                worker = Worker(job.plan, computer, job.output, job.manifest, ranges, bar.passed)
-                seen = _run(job, worker, done, bar, computer.replicas)
+                worker = Worker(job.plan, computer, job.output, job.manifest, ranges, passed)
+                seen = _run(job, worker, done, bar, computer.replicas, ended)
             finally:
                 bar.close()
         return finished(job, seen, time.monotonic() - started, resumed)
@@ -106,9 +114,7 @@ def begun(job: Job, *, overwrite: bool) -> Iterator[Summary | None]:
     if overwrite:
         manifest.discard()
     complete = manifest.completed(identity)
-    if complete is not None and (
-        job.output.direct or all(Path(one).exists() for one in complete["summary"]["outputs"])
-    ):
+    if complete is not None and _is_there(job.output, _summary(complete["summary"])):
         yield _summary(complete["summary"])
         return
     if complete is None and not overwrite and not manifest.work.exists():
@@ -117,7 +123,11 @@ def begun(job: Job, *, overwrite: bool) -> Iterator[Summary | None]:
                 raise InvalidRequest(f"{path}: is there already; --overwrite replaces it")
     manifest.begin(identity)
     try:
-        job.output.prepare(job.plan.made)
+        try:
+            job.output.prepare(job.plan.made)
+        except BaseException:
+            manifest.abandon()
+            raise
         yield None
     finally:
         manifest.release()
@@ -155,6 +165,13 @@ def finished(job: Job, seen: set[int], seconds: float, resumed: int) -> Summary:
     return summary
 
 
+def _is_there(output: Output, summary: Summary) -> bool:
+    """Whether what a complete job has written still is where it was."""
+    if isinstance(output, KeepsRows):
+        return output.has(summary.written)
+    return all(Path(one).exists() for one in summary.outputs)
+
+
 def _places(files: list[Path]) -> tuple[str, ...]:
     """The files, or the folder of many."""
     folders = {path.parent for path in files}
@@ -181,7 +198,7 @@ def ranges_for(plan: Plan, computer: Computer) -> NDArray[np.float32] | None:
     return kept.of(key, card, plan.request.options)
 
 
-def _run(job: Job, worker: Worker, done: set[int], bar: Progress, replicas: int) -> set[int]:
+def _run(job: Job, worker: Worker, done: set[int], bar: Progress, replicas: int, ended: threading.Event) -> set[int]:
     """The shards that are not done yet, through the steps side by side. Returns the numbers of all."""
     seen: set[int] = set()
     rejected = Rejected(job)
@@ -204,7 +221,7 @@ def _run(job: Job, worker: Worker, done: set[int], bar: Progress, replicas: int)
             return worker.write(one), len(one.rows) - one.passed
 
         for record, skipped in run_stages(
-            left(), worker.read, worker.tokenize, compute, write, room=max(1, replicas - 1)
+            left(), worker.read, worker.tokenize, compute, write, room=max(1, replicas - 1), ended=ended
         ):
             bar.skipped(skipped)
             rejected.add(record)
@@ -232,18 +249,22 @@ def is_as_it_was(job: Job, shard: Shard) -> bool:
 
 
 class Rejected:
-    """Counts rejected rows. Raises InvalidRequest when there are more than the rules allow."""
+    """Counts rejected rows, those of earlier runs too. Raises InvalidRequest when there are more than the rules
+    allow."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._count = job, 0
 
     def add(self, record: Record) -> None:
         self._count += len(record.rejects)
+        if record.rejects and self._job.plan.rules.fail_fast:
+            raise record.rejects[0].error()
         limit = self._job.plan.rules.max_rejects
         if limit is not None and self._count > limit:
             one = record.rejects[-1] if record.rejects else None
             last = f"; the last: row {one.row}, {one.reason}" if one else ""
-            raise InvalidRequest(f"{self._count} rows are rejected, and at most {limit} may be{last}")
+            some = "1 row is" if self._count == 1 else f"{self._count} rows are"
+            raise InvalidRequest(f"{some} rejected, and at most {limit} may be{last}")
 
 
 def _summary(found: dict[str, Any]) -> Summary:

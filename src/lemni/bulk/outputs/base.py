@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lemni.bulk.rows import Rows, Vectors
 from lemni.types import Task
@@ -78,4 +78,13 @@ class Output(Protocol):
         """Join the parts, in order, into the output in bounded memory: written beside its place, flushed to disk and
         moved there. The same parts give the same bytes. Returns the files that there are now. Idempotent.
         """
+        ...
+
+
+@runtime_checkable
+class KeepsRows(Protocol):
+    """A direct output, whose rows others may remove."""
+
+    def has(self, count: int) -> bool:
+        """Whether there are at least so many rows."""
         ...

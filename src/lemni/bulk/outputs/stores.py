@@ -76,6 +76,11 @@ class StoreOutput:
             metadata = [metadata_of(carried) for carried in rows.metadata[some]]
             store.write(Page(rows.ids[some], rows.texts[some], metadata, vectors[some]))
 
+    def has(self, count: int) -> bool:
+        """A collection that is gone has none."""
+        store = self._store()
+        return store.exists() and store.count() >= count
+
     def assemble(self, parts: Seq[Path], made: Made) -> list[Path]:
         """Finishes what the store leaves for the end, and closes the connection; a later call opens another one."""
         store = self._store()
