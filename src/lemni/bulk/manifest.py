@@ -37,6 +37,10 @@ class Reject:
     reason: str
     text: str | None = None
 
+    def error(self) -> InvalidRequest:
+        """What ends a job at it."""
+        return InvalidRequest(f"row {self.row} (id {self.id!r}): {self.reason}")
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -103,7 +107,11 @@ class Manifest:
         if not job.exists():
             write_whole(job, _json(wanted))
             return
-        found = json.loads(job.read_bytes())
+        try:
+            found = _object(job, "--overwrite begins anew")
+        except InvalidRequest:
+            self.release()
+            raise
         if found != wanted:
             self.release()
             raise InvalidRequest(
@@ -119,7 +127,7 @@ class Manifest:
         """
         if not self.final.exists():
             return None
-        found: dict[str, Any] = json.loads(self.final.read_bytes())
+        found = _object(self.final, "--overwrite replaces it and its output")
         wanted = _plain({"format": FORMAT, **identity})
         if found.get("job") != wanted:
             raise InvalidRequest(
@@ -133,6 +141,11 @@ class Manifest:
         shutil.rmtree(self.work, ignore_errors=True)
         for path in (self.final, self.rejects):
             path.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Leave no trace of a job that has not begun; one that has stays to be resumed."""
+        if not self.done():
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def done(self) -> set[int]:
         """Which shards are."""
@@ -224,6 +237,17 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _object(path: Path, remedy: str) -> dict[str, Any]:
+    """Raises InvalidRequest where the file is not what was written."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"{path}: is damaged; {remedy}")
+    return found
 
 
 def _plain(value: dict[str, Any]) -> Any:

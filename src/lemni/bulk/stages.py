@@ -60,19 +60,28 @@ class _Channel:
             yield item
 
 
-def run_stages(items: Iterable[Any], *stages: Callable[[Any], Any], room: int = 1) -> Iterator[Any]:
+def run_stages(
+    items: Iterable[Any], *stages: Callable[[Any], Any], room: int = 1, ended: threading.Event | None = None
+) -> Iterator[Any]:
     """Each item through all stages, in order: `items` is consumed in a thread of its own, each stage runs in one.
 
     Args:
         items: consumed as fast as the first stage takes them.
         stages: each is given what the one before returned.
         room: items that may wait in front of each stage.
+        ended: set as soon as nothing more is wanted, so that a stage which takes long can stop in the middle.
 
     Raises:
         Exception: the first that `items` or a stage raised; what was before it in the line is yielded or dropped.
     """
     channels = [_Channel(room) for _ in range(len(stages) + 1)]
     failed: list[BaseException] = []
+
+    def end() -> None:
+        if ended is not None:
+            ended.set()
+        for channel in channels:
+            channel.end()
 
     def feed(source: Iterable[Any], target: _Channel, stage: Callable[[Any], Any] | None) -> None:
         try:
@@ -82,8 +91,7 @@ def run_stages(items: Iterable[Any], *stages: Callable[[Any], Any], room: int = 
             pass
         except BaseException as error:
             failed.append(error)
-            for channel in channels:
-                channel.end()
+            end()
         finally:
             target.close()
 
@@ -99,8 +107,7 @@ def run_stages(items: Iterable[Any], *stages: Callable[[Any], Any], room: int = 
     except _Ended:
         pass
     finally:
-        for channel in channels:
-            channel.end()
+        end()
         threads[0].join(_LAST_READ_S)
         for thread in threads[1:]:
             thread.join()

@@ -166,9 +166,10 @@ class Worker:
     def _reject(self, work: Work, place: int, reason: str) -> None:
         text = work.rows.texts[place]
         row = work.rows.first + place
+        reject = Reject(row, work.rows.ids[place], reason, None if text is None else printable(text))
         if self._plan.rules.fail_fast:
-            raise InvalidRequest(f"row {row} (id {work.rows.ids[place]!r}): {reason}")
-        work.rejects.append(Reject(row, work.rows.ids[place], reason, None if text is None else printable(text)))
+            raise reject.error()
+        work.rejects.append(reject)
 
 
 def printable(text: str) -> str:
