@@ -76,8 +76,8 @@ def estimate(job: Job, loaded: LoadedModel, *, price: Price | None = None) -> Es
                 f"none of the first {sampled} rows can be embedded{f': {first.reason}' if first else ''}"
             )
         size = None
+        kept, vectors = worker.vectors(work)
         if not job.output.direct:
-            kept, vectors = worker.vectors(work)
             job.output.write(part, kept, vectors, job.plan.made)
             size = part.stat().st_size
         tokens = int(work.computed.result.token_counts.sum())
@@ -94,7 +94,7 @@ def estimate(job: Job, loaded: LoadedModel, *, price: Price | None = None) -> Es
         rows,
         counted or sampled < SAMPLE_ROWS,
         sampled,
-        len(work.rejects) + len(work.computed.errors),
+        len(work.rejects),
         sampled / seconds,
         round(tokens * scale),
         seconds * scale,
