@@ -105,4 +105,4 @@ def _refuse_database(place: str) -> None:
         "oracle",
         "duckdb",
     ):
-        raise InvalidRequest(f"{shown(place)}: a database needs a query", param="query")
+        raise InvalidRequest(f"{shown(place)}: a database needs a query (--query)", param="query")

@@ -128,7 +128,9 @@ def _folder(folder: str, format: str | None, images: bool) -> list[tuple[str, st
         raise InvalidRequest(f"{shown(folder)}: no {wanted} in this folder")
     if len(found) > 1:
         there = ", ".join(f"{len(places)} of {name}" for name, places in found.items())
-        raise InvalidRequest(f"{shown(folder)}: has files of several formats ({there}); name one", param="format")
+        raise InvalidRequest(
+            f"{shown(folder)}: has files of several formats ({there}); name one (--input-format)", param="format"
+        )
     return [(name, place) for name, places in found.items() for place in places]
 
 
