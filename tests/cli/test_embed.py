@@ -41,12 +41,13 @@ def test_vectors_are_those_of_sentence_transformers(minilm: ModelFiles, tmp_path
     assert [json.loads(line)["text"] for line in printed.stdout.splitlines()] == TEXTS
     np.testing.assert_allclose(vectors_of(printed.stdout), expected, atol=1e-5)
     for ending in ("npy", "parquet"):
-        done = lemni(
-            "embed", "rows.jsonl", "--field", "body", "-m", str(minilm.path), "-o", f"out.{ending}", cwd=tmp_path
-        )
+        arguments = ("rows.jsonl", "--field", "body", "--empty", "embed", "-o", f"out.{ending}")
+        done = lemni("embed", *arguments, "-m", str(minilm.path), cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
     parquet = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "out.parquet")
+    assert parquet.column_names == ["id", "text", "embedding"]
+    assert (parquet["id"].to_pylist(), parquet["text"].to_pylist()) == ([0, 1, 2, 3], TEXTS)
     np.testing.assert_allclose(np.array(parquet["embedding"].to_pylist()), expected, atol=1e-5)
 
 
@@ -90,10 +91,19 @@ def test_dotenv_of_the_working_directory_is_read(minilm: ModelFiles, tmp_path: P
 
 def test_an_item_of_a_later_chunk_is_named_by_its_number(minilm: ModelFiles, tmp_path: Path) -> None:
     lines = ["fine"] * 300 + ["word " * 300]
-    arguments = ("embed", "-", "--truncate", "error", "-m", str(minilm.path), "-o", "v.npy")
-    line = error_line(lemni(*arguments, cwd=tmp_path, stdin="\n".join(lines).encode()))
-    assert line.startswith("text 301 ('word ")
+    arguments = ("embed", "-", "--truncate", "error", "-m", str(minilm.path))
+    stdin = "\n".join(lines).encode()
+    done = lemni(*arguments, "--json", cwd=tmp_path, stdin=stdin)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lemni: error: text 301 ('word ")
+    line = error_line(lemni(*arguments, "--fail-fast", "-o", "v.npy", cwd=tmp_path, stdin=stdin))
+    assert line.startswith("row 300 (id 300): the text has 302 tokens")
     assert not (tmp_path / "v.npy").exists()
+    done = lemni(*arguments, "-o", "v.npy", "--overwrite", cwd=tmp_path, stdin=stdin)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "lemni: note: 1 of 301 rows was rejected; see v.npy.rejects.jsonl\n"
+    assert np.load(tmp_path / "v.npy").shape == (300, 384)
+    assert "has 302 tokens" in (tmp_path / "v.npy.rejects.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -166,23 +176,27 @@ def test_ctrl_c_while_reading_is_quiet(tmp_path: Path) -> None:
     assert (process.returncode, out, err.strip()) == (130, b"", b"")
 
 
-def test_ctrl_c_while_computing_is_quiet_and_leaves_no_file(minilm: ModelFiles, tmp_path: Path) -> None:
+def test_ctrl_c_while_computing_is_quiet_and_leaves_what_is_needed_to_resume(
+    minilm: ModelFiles, tmp_path: Path
+) -> None:
     (tmp_path / "many.txt").write_text("some words to compute, again and again\n" * 200_000)
     process = subprocess.Popen(
-        [*COMMAND, "embed", "many.txt", "-m", str(minilm.path), "-o", "v.npy"],
+        [*COMMAND, "embed", "many.txt", "-m", str(minilm.path), "-o", "v.npy", "--shard-rows", "256"],
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 60
-    while not (tmp_path / ".v.npy.part").exists() and time.monotonic() < deadline:
+    shards = tmp_path / "v.npy.lemni" / "shards"
+    while not list(shards.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.strip()) == (130, b"", b"")
-    assert [file.name for file in tmp_path.iterdir()] == ["many.txt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["many.txt", "v.npy.lemni"]
+    assert list(shards.glob("*.json"))
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(minilm: ModelFiles, tmp_path: Path) -> None:

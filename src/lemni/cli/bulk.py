@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lemni.cli.models import size
-from lemni.errors import ConfigError, InvalidRequest
+from lemni.cli.options import SectionOption
+from lemni.errors import ConfigError, InvalidRequest, TaskNotSupported
 
 if TYPE_CHECKING:
     from lemni.bulk import Estimate, Summary
@@ -19,37 +20,65 @@ if TYPE_CHECKING:
     from lemni.config import Settings
 
 _URL = "://"
+HINT = "Name an embedding model with --model: a folder or a hub id"
+_SECTION = "Files with -o"
+
+
+def _option(*names: str, **rest: Any) -> Callable[..., Any]:
+    return click.option(*names, cls=SectionOption, section=_SECTION, **rest)
+
+
 _OPTIONS = (
-    click.option("--id", "id_column", metavar="COLUMN", help="Column that names a row; default: id, else its number."),
-    click.option("--carry", metavar="COLUMNS", help="Other columns to keep, by commas; none; default: all."),
-    click.option("--images", is_flag=True, help="The texts are paths of images."),
-    click.option("--query", metavar="SQL", help="The input is a database, by an SQLAlchemy URL, and this its query."),
-    click.option("--input-format", metavar="FORMAT", help="txt, jsonl, json, csv, tsv, parquet ...; default: by name."),
-    click.option("--format", "output_format", metavar="FORMAT", help="Of the output; default: by its name."),
-    click.option("--vector-column", default="embedding", show_default=True, help="Column of the vectors."),
-    click.option(
+    _option("--id", "id_column", metavar="COLUMN", help="Column that names a row; default: id, else its number."),
+    _option("--carry", metavar="COLUMNS", help="Other columns to keep, by commas, or none; default: all."),
+    _option("--images", is_flag=True, help="The texts are paths of images."),
+    _option("--query", metavar="SQL", help="The input is a database, by an SQLAlchemy URL, and this its query."),
+    _option(
+        "--input-format",
+        metavar="FORMAT",
+        help="Of the input: txt, jsonl, json, csv, tsv, parquet ...; default: by its name, txt for -.",
+    ),
+    _option(
+        "--format",
+        "output_format",
+        metavar="FORMAT",
+        help="Of the output: npy, jsonl, parquet, chroma, pinecone ...; default: by its name.",
+    ),
+    _option("--vector-column", default="embedding", show_default=True, help="Column of the vectors."),
+    _option(
         "--task", type=click.Choice(["embed", "sparse", "multi_vector"]), help="Default: what the model is made for."
     ),
-    click.option(
-        "--empty", type=click.Choice(["reject", "embed"]), default="reject", help="Texts without a character."
+    _option(
+        "--empty",
+        type=click.Choice(["reject", "embed"]),
+        default="reject",
+        show_default=True,
+        help="What becomes of texts without a character.",
     ),
-    click.option("--fail-fast", is_flag=True, help="End at the first row that cannot be embedded."),
-    click.option("--max-rejects", type=click.IntRange(0), metavar="N", help="End when more than N rows cannot be."),
-    click.option("--shard-rows", type=click.IntRange(1), metavar="N", help="Rows between two marks of progress."),
-    click.option("--overwrite", is_flag=True, help="Replace an output that is there; forget an interrupted job."),
-    click.option("--manifest", type=click.Path(path_type=Path), help="What the job's files are named after."),
-    click.option("--dry-run", is_flag=True, help="Estimate time, size and cost from a sample; write nothing."),
-    click.option(
-        "--price-per-hour", type=click.FloatRange(0), metavar="PRICE", help="Of this machine: shows the cost."
+    _option("--fail-fast", is_flag=True, help="End at the first row that cannot be embedded."),
+    _option("--max-rejects", type=click.IntRange(0), metavar="N", help="End when more than N rows cannot be embedded."),
+    _option(
+        "--shard-rows",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Rows between two marks of progress, which an interruption may cost.",
     ),
-    click.option(
+    _option("--overwrite", is_flag=True, help="Replace an output that is there; forget an interrupted job."),
+    _option(
+        "--manifest",
+        type=click.Path(path_type=Path),
+        help="Path that the job's own files are named after; default: the output's.",
+    ),
+    _option("--dry-run", is_flag=True, help="Estimate time, size and cost from a sample; write nothing."),
+    _option("--price-per-hour", type=click.FloatRange(0), metavar="PRICE", help="Of this machine: shows the cost."),
+    _option(
         "--engine",
         type=click.Choice(["local", "ray"]),
         default="local",
         show_default=True,
         help="This process, or a Ray cluster.",
     ),
-    click.option("--ray-address", metavar="ADDRESS", help="Of the cluster; default: RAY_ADDRESS, else one of its own."),
+    _option("--ray-address", metavar="ADDRESS", help="Of the cluster; default: RAY_ADDRESS, else one of its own."),
 )
 
 
@@ -74,8 +103,8 @@ def are_inputs(arguments: tuple[str, ...], query: str | None) -> bool:
 
 
 def _is_input(argument: str) -> bool:
-    if argument == "-":
-        return True
+    if argument in ("", "-"):
+        return argument == "-"
     try:
         return _URL in argument.partition(" ")[0] or Path(argument).exists() or bool(glob.glob(argument))
     except (OSError, ValueError):  # a long text is no valid name
@@ -112,15 +141,18 @@ def run_bulk(
         wanted["carry"] = () if carry == "none" else tuple(name.strip() for name in carry.split(",") if name.strip())
     wanted = {name: value for name, value in wanted.items() if value is not None}
     wanted.update(model=model_of(settings), stdin=sys.stdin.buffer if "-" in arguments else None)
-    if dry_run:
-        tell_estimate(lemni.bulk.estimate(list(arguments), output, **wanted))
-        return
-    if engine == "ray":
-        from lemni.distributed import embed as embed_on_ray
+    try:
+        if dry_run:
+            tell_estimate(lemni.bulk.estimate(list(arguments), output, **wanted))
+            return
+        if engine == "ray":
+            from lemni.distributed import embed as embed_on_ray
 
-        done = embed_on_ray(list(arguments), output, ray_address=ray_address, **wanted)
-    else:
-        done = lemni.bulk.embed(list(arguments), output, **wanted)
+            done = embed_on_ray(list(arguments), output, ray_address=ray_address, **wanted)
+        else:
+            done = lemni.bulk.embed(list(arguments), output, **wanted)
+    except TaskNotSupported as error:
+        raise TaskNotSupported(f"{error.message}. {HINT}") from None
     tell(done, settings.models[0].model)
     if done.rejected and not done.written:
         raise InvalidRequest(f"none of the {done.rows} rows could be embedded; the reasons are in {done.rejects}")
@@ -139,9 +171,10 @@ def model_of(settings: Settings) -> Model:
 def tell(done: Summary, model: str) -> None:
     """What a complete job says: always what was rejected or cut, the rest on a terminal only."""
     if done.rejected:
-        click.echo(f"lemni: note: {done.rejected} of {done.rows} rows were rejected; see {done.rejects}", err=True)
+        what = f"{done.rejected} of {done.rows} rows {_were(done.rejected)} rejected"
+        click.echo(f"lemni: note: {what}; see {done.rejects}", err=True)
     if done.truncated:
-        what = f"{done.truncated} of {done.rows} texts were cut to the model's length"
+        what = f"{done.truncated} of {done.rows} texts {_were(done.truncated)} cut to the model's length"
         click.echo(f"lemni: note: {what}; --truncate error rejects such texts", err=True)
     if not sys.stderr.isatty():
         return
@@ -155,6 +188,10 @@ def tell(done: Summary, model: str) -> None:
         f"{done.written} rows in {', '.join(done.outputs)}{earlier} ({done.seconds:.1f} s, {rate}, model {model})",
         err=True,
     )
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def tell_estimate(found: Estimate) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from lemni.cli.bulk import are_inputs, bulk_options, run_bulk
+from lemni.cli.bulk import HINT, are_inputs, bulk_options, run_bulk
 from lemni.cli.local import LEFT_OUT, Local
 from lemni.cli.options import SectionCommand, with_settings
 from lemni.errors import InvalidRequest
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # The first that the model does, in its own order, is what it is made for.
 _TASKS: tuple[Task, ...] = ("embed", "sparse", "multi_vector")
-_HINT = "Name an embedding model with --model: a folder or a hub id"
 
 EPILOG = """\b
 Examples:
@@ -123,7 +122,7 @@ def embed(
     with Local(settings) as model:
         task: Task = next((task for task in model.card.tasks if task in _TASKS), "embed")
         request = Request(given, options, (task,), priority="bulk", field="text")
-        model.validate(request, _HINT)
+        model.validate(request, HINT)
         if path is not None:
             check_holds(path, task, model.card.name)
         if task != "embed" and output_type != "float32":

@@ -52,19 +52,20 @@ class SectionOption(click.Option):
 
 
 class SectionCommand(click.Command):
-    """A command whose --help groups its options by heading."""
+    """A command whose --help groups its options by heading; one of its own comes after the first."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Options", *SECTIONS, "General")}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if isinstance(param, click.Option) and record is not None:
                 title = "General" if param.name == "help" else getattr(param, "section", "Options")
-                sections[title].append(record)
-        for title, records in sections.items():
-            if records:
+                sections.setdefault(title, []).append(record)
+        last = (*SECTIONS, "General")
+        for title in sorted(sections, key=lambda title: last.index(title) if title in last else -1):
+            if sections[title]:
                 with formatter.section(title):
-                    formatter.write_dl(records)
+                    formatter.write_dl(sections[title])
 
 
 class PrecisionChoice(click.Choice[str]):
