@@ -110,8 +110,8 @@ def migrate(
             click.echo("\n".join(live(migration.outcome(), how)))
         outcome = _run(migration, verify_only=verify_only, rollback=rollback, yes=yes)
     except StoreLost as error:
-        again = "What was written is kept: give the same command again when the store answers"
-        click.echo(f"lemni: error: {error.message}. {again}", err=True)
+        again = "what was written is kept: give the same command again when the store answers"
+        click.echo(f"lemni: error: {error.message.rstrip('.')}; {again}", err=True)
         context.exit(1)
     _tell(outcome, how)
     if not outcome.ok:
