@@ -44,7 +44,7 @@ Examples:
 @click.option("--gpus", type=click.FloatRange(0), help="Of each replica; default: 1 with --device cuda.")
 @click.option("--fronts", type=click.IntRange(1), default=2, show_default=True, help="Most replicas of the HTTP side.")
 @click.option("--remove", "removing", is_flag=True, help="Take the models off the cluster.")
-@with_settings("Model", "Engine", "Server", "Hub", "Media", leave_out=("model", "grpc_port"))
+@with_settings("Model", "Engine", "Server", "Hub", "Media", leave_out=("model", "grpc_port", "replicas"))
 def deploy(
     settings: Settings,
     ray: bool,
