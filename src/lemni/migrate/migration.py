@@ -252,10 +252,6 @@ class Migration:
             job = Job(planned, Difference(source, self._target), target, manifest)
         else:
             manifest = Manifest(self.places.folder / "job")
-            if manifest.final.exists() and not self._target.store.exists():
-                raise ConfigError(
-                    f"{self._target.name}: was written by this migration and is gone. --overwrite begins anew"
-                )
             job = Job(planned, source, target, manifest)
         done = run_job(job, loaded, overwrite=self.how.catch_up, progress=self.how.progress)
         outcome.summary = done

@@ -10,7 +10,7 @@ from lemni.bulk.outputs.base import Made
 from lemni.bulk.rows import Rows, Vectors
 from lemni.errors import InvalidRequest
 from lemni.migrate.connection import Connection
-from lemni.stores.base import Metric, Page, Schema, VectorKind
+from lemni.stores.base import Finishes, Metric, Page, Schema, VectorKind
 
 _KINDS: dict[str, VectorKind] = {"embed": "dense", "sparse": "sparse", "multi_vector": "multi_vector"}
 _METRICS: dict[str, Metric] = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
@@ -68,7 +68,11 @@ class Target:
     def _put(self, page: Page) -> None:
         self._connection.ask(lambda store: store.write(page))
 
+    def has(self, count: int) -> bool:
+        """Whether what a complete job has written is still there."""
+        return self._connection.ask(lambda store: store.exists() and store.count() >= count)
+
     def assemble(self, parts: Seq[Path], made: Made) -> list[Path]:
         """Has the store build the index that it has put off, if it has."""
-        self._connection.ask(lambda store: getattr(store, "finish", lambda: None)())
+        self._connection.ask(lambda store: store.finish() if isinstance(store, Finishes) else None)
         return []
