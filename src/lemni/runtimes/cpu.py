@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 from lemni.errors import ConfigError, ModelLoadError
@@ -31,7 +33,21 @@ def cpu_limits(options: BackendOptions) -> Limits:
 
 
 def cpu_threads(options: BackendOptions) -> int:
-    return options.threads or len(os.sched_getaffinity(0))
+    return options.threads or available_cpus()
+
+
+def available_cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs that this process may use: those it is bound to, and no more than its container's share of time allows.
+
+    `quota` is cgroup v2's file, "MICROSECONDS PERIOD" or "max PERIOD". More threads than that would be halted together
+    in the middle of a pass.
+    """
+    bound = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = quota.read_text().split()
+        return bound if allowed == "max" else max(1, min(bound, math.ceil(int(allowed) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):
+        return bound
 
 
 def weights_for(dtype: str) -> Literal["float32", "float16", "int8"]:
