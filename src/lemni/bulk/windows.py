@@ -94,7 +94,8 @@ class Computer:
         rows = self._rows([(at, window.sequences[at]) for at in good], errors, passed)  # type: ignore[misc]
         places = [at for at in good if at not in errors]
         request = replace(window.request, items=[window.request.items[at] for at in places])
-        return Computed(self.model.finish([rows[at] for at in places], request), places, errors)
+        done = [rows[at] for at in places]
+        return Computed(self.model.finish(done, request) if done else Result.of(done), places, errors)
 
     def close(self) -> None:
         """Free the device; the model stays loaded. Idempotent."""
