@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lemni import hub
+from lemni.config import HubSettings
+
 # Static vectors: thousands of texts a second, so that tests spend their time on files.
 FAST = "pypi:tokenlearn-static-model==0.1.1#static_model/model"
 
@@ -16,6 +19,12 @@ def texts(count: int, seed: int = 0) -> list[str]:
     words = ["cat", "dog", "house", "sea", "wind", "engine", "vector", "paper", "light", "stone", "river"]
     chance = random.Random(seed)
     return [" ".join(chance.choices(words, k=chance.randint(1, 12))) + f" {number}" for number in range(count)]
+
+
+@pytest.fixture(scope="session")
+def fast_folder() -> Path:
+    """Where `FAST` is, for jobs with a cache of their own."""
+    return hub.resolve(FAST, HubSettings.model_validate({}), progress=False).path
 
 
 @pytest.fixture
