@@ -43,6 +43,8 @@ Examples:
   lemni embed texts.txt -o vectors.npy         one vector per line of a file
   lemni rerank "Where do cats sleep?" -i notes.txt    the lines of a file by their relevance
   lemni classify texts.txt -m ./my-classifier  labels of every line
+  lemni embed rows.parquet -o "qdrant://localhost:6333?collection=docs"   millions of texts into a store
+  lemni migrate "chroma:./db?collection=docs" -m BAAI/bge-small-en-v1.5   a collection to another model
   lemni export ./my-model -o ./as-onnx         a model for other runtimes
   lemni quantize ./my-model                    size, speed and quality in fp32, fp16, bf16 and int8
   lemni models                                 what is in the caches
