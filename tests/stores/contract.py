@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,6 +45,7 @@ class StoreContract:
     metrics: ClassVar[tuple[str, ...]] = ("cosine", "dot", "l2")
     atol: ClassVar[float] = 1e-6  # of stored vectors
     can_switch: ClassVar[bool] = True
+    takes_names: ClassVar[bool] = True  # whether a switch gives a collection the name of another one
 
     @pytest.fixture
     def opened(self) -> Callable[[str], Store]:
@@ -55,6 +57,9 @@ class StoreContract:
 
     def page(self, count: int, **how: Any) -> Page:
         return page(count, names=type(self).names, **how)
+
+    def wait_for(self, writer: Store) -> None:
+        """Until others see what it wrote, where that takes time."""
 
     def filled(self, store: Store, count: int = 25, seed: int = 0) -> Page:
         store.create(Schema(WIDTH))
@@ -170,3 +175,73 @@ class StoreContract:
         with pytest.raises(StoreError):
             store.write(self.page(2, start=3, width=WIDTH + 1))
         assert store.count() == 3
+
+    def test_of_two_entries_with_one_id_the_later_stays(self, store: Store) -> None:
+        store.create(Schema(WIDTH))
+        one, other = self.page(3, seed=1), self.page(3, seed=2)
+        store.write(
+            Page(
+                [*one.ids, *other.ids[:2]],
+                [*one.texts, "newer", None],
+                [*one.metadata, {"title": "newer"}, {}],
+                np.concatenate([np.asarray(one.vectors), np.asarray(other.vectors)[:2]]),
+            )
+        )
+        assert store.count() == 3
+        found = store.fetch(one.ids)
+        assert found.texts == ["newer", None, one.texts[2]]
+        assert found.metadata == [{"title": "newer"}, {}, one.metadata[2]]
+        expected = np.concatenate([np.asarray(other.vectors)[:2], np.asarray(one.vectors)[2:]])
+        np.testing.assert_allclose(found.vectors, expected, atol=self.atol)
+
+    def test_an_id_that_is_asked_for_twice_comes_once(self, store: Store) -> None:
+        entries = self.filled(store, 3)
+        assert store.fetch([entries.ids[1], entries.ids[0], entries.ids[1]]).ids == [entries.ids[1], entries.ids[0]]
+
+    def test_what_another_one_has_made_is_there(self, opened: Callable[[str], Store], store: Store) -> None:
+        """Also where there was no file or folder when this one was opened; and closing one leaves the other."""
+        assert not store.exists()
+        other = opened(store.collection)
+        entries = self.filled(other, 5)
+        self.wait_for(other)
+        other.close()
+        assert store.exists()
+        assert store.count() == 5
+        assert sorted(store.fetch(entries.ids).ids) == sorted(entries.ids)
+
+    def test_each_call_may_come_from_another_thread(self, store: Store) -> None:
+        """As those of a bulk job do, one after the other."""
+        entries = self.page(10)
+
+        def elsewhere(call: Callable[[], Any]) -> Any:
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(call).result()
+
+        elsewhere(lambda: store.create(Schema(WIDTH)))
+        elsewhere(lambda: store.write(entries))
+        found = elsewhere(lambda: [name for one in store.pages(4, vectors=True) for name in one.ids])
+        assert sorted(found) == sorted(entries.ids)
+        assert elsewhere(lambda: store.search(np.asarray(entries.vectors)[:1], 1)) == [[entries.ids[0]]]
+        elsewhere(store.close)
+
+    def test_a_switch_that_is_done_is_not_done_again(self, opened: Callable[[str], Store], store: Store) -> None:
+        """Killed before it had the answer, somebody asks again; and whoever has the name has it."""
+        if not self.can_switch:
+            return
+        old = self.filled(store, 5, seed=1)
+        new = store.sibling(f"{store.collection}_new")
+        entries = self.filled(new, 5, seed=2)
+        name = store.collection if self.takes_names else f"{store.collection}_live"
+        if not self.takes_names:
+            assert store.switch(name) is None
+        kept = opened(new.collection).switch(name)
+        assert kept is not None
+        assert opened(new.collection).switch(name) in (kept, None)
+        assert opened(name).switch(name) in (kept, None)
+        np.testing.assert_allclose(opened(name).fetch(entries.ids).vectors, np.asarray(entries.vectors), atol=self.atol)
+        np.testing.assert_allclose(opened(kept).fetch(old.ids).vectors, np.asarray(old.vectors), atol=self.atol)
+        alias = opened(name).describe().alias
+        if alias is not None:
+            with pytest.raises(StoreError, match=f"is an alias.*{new.collection}"):
+                opened(name).drop()
+            assert new.count() == 5

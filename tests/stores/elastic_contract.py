@@ -20,6 +20,7 @@ from tests.stores.elastic_server import ElasticServer
 class ElasticContract(StoreContract):
     flavour: ClassVar[str]
     dense: ClassVar[dict[str, Any]]  # a mapping as somebody else made it
+    takes_names = False
 
     @pytest.fixture
     def server(self) -> Iterator[ElasticServer]:
@@ -50,7 +51,7 @@ class ElasticContract(StoreContract):
 
         name = f"{store.collection}_served"
         assert store.switch(name) is None
-        assert store.switch(name) == store.collection  # as it was
+        assert store.switch(name) is None  # as it was
         assert opened(name).describe().alias == name
         assert opened(name).describe().collection == store.collection
 

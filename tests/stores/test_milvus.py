@@ -298,3 +298,26 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "lemni.stores.milvus", raising=False)
     with pytest.raises(MissingExtra, match=r"needs the package 'pymilvus'.*pip install 'lemni\[milvus\]'"):
         open_store("milvus:x.db?collection=docs")
+
+
+def test_ids_with_any_characters(tmp_path: Path) -> None:
+    names = [
+        " a ",
+        'it\'s "quoted"',
+        "back\\slash",
+        "\\u0041",
+        "\x01\x7f",
+        "\ttab\nline\rend",
+        "100%_*",
+        "007",
+        "Ω 猫 🦉",
+    ]
+    one = opened(tmp_path)
+    one.create(Schema(WIDTH))
+    entries = page(len(names), names=lambda at: names[at])
+    one.write(entries)
+    order = [name for part in one.pages(2) for name in part.ids]
+    assert sorted(order) == sorted(names)
+    for at, name in enumerate(order):
+        assert [later for part in one.pages(4, after=name) for later in part.ids] == order[at + 1 :]
+        assert one.fetch([name]).ids == [name]

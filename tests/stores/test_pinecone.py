@@ -63,6 +63,9 @@ class TestPinecone(StoreContract):
     def opened(self, opened: Callable[..., Store]) -> Callable[..., Store]:
         return opened
 
+    def wait_for(self, writer: Store) -> None:
+        writer.count()
+
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
 def test_each_index_has_its_metric(opened: Callable[..., Store], metric: Any) -> None:

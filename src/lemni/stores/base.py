@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
-        """The entries with these ids that there are, in the order of `ids`."""
+        """The entries with these ids that there are, each once, in the order of `ids`."""
         ...
 
     def sibling(self, collection: str) -> Store:
@@ -125,7 +125,8 @@ class Store(Protocol):
         ...
 
     def write(self, page: Page) -> None:
-        """Insert the entries, or overwrite those with the same ids; durable on return. `page.vectors` are there."""
+        """Insert the entries, or overwrite those with the same ids; of two with one id the later stays. Durable on
+        return. `page.vectors` are there."""
         ...
 
     def count(self) -> int:
@@ -143,7 +144,7 @@ class Store(Protocol):
 
         Returns:
             The collection name under which what `name` meant before is kept: `sibling(it).switch(name)` undoes this.
-            None if `name` meant nothing before.
+            None if `name` meant nothing before, or this collection already.
 
         Raises:
             CannotSwitch: the store has no way to do it; the message says what to change in the application.
@@ -151,7 +152,11 @@ class Store(Protocol):
         ...
 
     def drop(self) -> None:
-        """Remove the collection with all entries. No error if there is none."""
+        """Remove the collection with all entries. No error if there is none.
+
+        Raises:
+            StoreError: the name is an alias, whose collection may be in use: names that.
+        """
         ...
 
     def close(self) -> None:

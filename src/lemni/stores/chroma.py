@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 
-from lemni.errors import CannotSwitch, StoreError, missing_extra
+from lemni.errors import StoreError, missing_extra
 from lemni.stores.base import Description, Id, Metric, Page, Schema, Store, VectorKind
 from lemni.stores.place import Place
 
@@ -66,9 +66,7 @@ class Chroma:
         self._place = place
         self._rename(place.collection)
         self._client: Any = None
-        # PersistentClient would make the folder.
-        if place.host or (Path(place.path) / "chroma.sqlite3").exists():
-            self._connect()
+        self._reach()
 
     def exists(self) -> bool:
         return self._find(self.collection) is not None
@@ -96,13 +94,13 @@ class Chroma:
             at += len(page)
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
-        names = [str(one) for one in ids]
+        names = list(dict.fromkeys(str(one) for one in ids))
         found: dict[str, tuple[Any, ...]] = {}
         with self._asking():
             collection = self._opened()
             for part in self._parts(len(names)):
                 page = _page(
-                    collection.get(ids=list(dict.fromkeys(names[part])), include=_wanted(vectors)),
+                    collection.get(ids=names[part], include=_wanted(vectors)),
                     vectors,
                 )
                 columns = (page.texts, page.metadata, page.vectors if vectors else page.ids)
@@ -138,8 +136,11 @@ class Chroma:
 
     def write(self, page: Page) -> None:
         vectors = np.asarray(page.vectors, np.float32)
-        ids = [str(one) for one in page.ids]
-        entries = [self._metadata(name, data) for name, data in zip(ids, page.metadata, strict=True)]
+        # Of two with one id the later: Chroma takes an id once.
+        last = {str(one): at for at, one in enumerate(page.ids)}
+        ids, places = list(last), list(last.values())
+        texts = [page.texts[at] for at in places]
+        entries = [self._metadata(name, page.metadata[at]) for name, at in last.items()]
         with self._asking():
             collection = self._opened()
             dimensions, _ = _shape(collection)
@@ -148,7 +149,7 @@ class Chroma:
                     f"{self.name}: takes vectors of {dimensions} dimensions, and these are {vectors.shape}"
                 )
             for part in self._parts(len(ids)):
-                self._overwrite(collection, ids[part], page.texts[part], entries[part], vectors[part])
+                self._overwrite(collection, ids[part], texts[part], entries[part], vectors[places[part]])
 
     def count(self) -> int:
         with self._asking():
@@ -165,7 +166,8 @@ class Chroma:
 
     def switch(self, name: str) -> str | None:
         if name == self.collection:
-            raise CannotSwitch(f"{self.name}: has this name already")
+            self._opened()
+            return None
         with self._asking():
             self._connect()
             new, old = self._find(self.collection), self._find(name)
@@ -205,6 +207,12 @@ class Chroma:
         if client is not None and hasattr(client, "close"):
             client.close()
 
+    def _reach(self) -> bool:
+        """Whether there is a client. A folder that is not there is not made, as PersistentClient would."""
+        if self._place.host or (Path(self._place.path) / "chroma.sqlite3").exists():
+            self._connect()
+        return self._client is not None
+
     def _connect(self) -> None:
         """Makes the client, once."""
         if self._client is None:
@@ -217,7 +225,7 @@ class Chroma:
 
     def _find(self, name: str) -> Any:
         """The client's collection of that name, or None."""
-        if self._client is None:
+        if not self._reach():
             return None
         from chromadb.errors import NotFoundError
 

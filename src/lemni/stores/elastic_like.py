@@ -223,6 +223,8 @@ class ElasticLike(ABC):
     def switch(self, name: str) -> str | None:
         self._check_name(name)
         real, _ = self._state()
+        if name == real:
+            return None
         with self._asking():
             if not self.client.indices.exists_alias(name=name):
                 if self.client.indices.exists(index=name):
@@ -241,7 +243,7 @@ class ElasticLike(ABC):
                 ((old, state),) = behind.items()
                 how = state["aliases"][name]  # a filter, routing: they stay
             if old == real:
-                return real
+                return None
             # One request of several actions is carried out as a whole or not at all.
             actions: list[dict[str, Any]] = [{"add": {"index": real, "alias": name, **how}}]
             if old:
@@ -320,7 +322,7 @@ class ElasticLike(ABC):
                 self._close_pit(pit)
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
-        names = [str(as_id(one, self.id_type, self.name)) for one in ids]
+        names = list(dict.fromkeys(str(as_id(one, self.id_type, self.name)) for one in ids))
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(names), _READ):
             some = names[start : start + _READ]

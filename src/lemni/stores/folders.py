@@ -30,8 +30,8 @@ def switch(of: Callable[[str], Path], name: str, new: str) -> str | None:
         StoreError: there is no `new`, or something is in the way.
     """
     source, target, kept = of(new), of(name), kept_name(name, new)
-    if source == target:
-        raise StoreError(f"{target}: already has the name {name!r}")
+    if source == target and target.is_dir():
+        return None
     journal = target.parent / f".{target.name}.switching"
     if journal.exists() and _finished(of, journal, target, name) == new:
         return kept

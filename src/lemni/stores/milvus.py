@@ -65,6 +65,7 @@ _ANSWER_BYTES = 32 << 20
 _BATCH = 16_384  # most rows of one answer
 _FETCH = 500  # ids in one condition
 _QUERIES = 100  # in one search
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r"})  # Lite knows no \u
 
 
 class Milvus:
@@ -83,8 +84,13 @@ class Milvus:
         where = f"//{place.host}:{place.port or 19530}" if place.host else place.path
         self.name = f"milvus:{where}, collection {self.collection}"
         self._held: Any = None
-        if place.host or Path(place.path).exists():  # Lite makes its folder when it is opened
+        self._reach()
+
+    def _reach(self) -> bool:
+        """Whether there is a client. A folder that is not there is not made, as Lite would."""
+        if self._held is None and (self._place.host or Path(self._place.path).exists()):
             self._connect()
+        return self._held is not None
 
     def _connect(self) -> None:
         place = self._place
@@ -126,7 +132,7 @@ class Milvus:
         return self._fields().id_type if self.exists() else self._place.option("idtype", "str")
 
     def exists(self) -> bool:
-        if self._held is None:
+        if not self._reach():
             return False
         with self._words():
             return bool(self._held.has_collection(self.collection))
@@ -356,7 +362,7 @@ class Milvus:
         self._fields()
         mine = self._target(self.collection) or self.collection
         if mine == name:
-            raise StoreError(f"{self.name}: already has the name {name!r}")
+            return None
         before, kept = self._target(name), kept_name(name, mine)
         with self._words():
             if before is not None:
@@ -371,14 +377,12 @@ class Milvus:
             return kept if self._client.has_collection(kept) else None
 
     def drop(self) -> None:
-        """Behind an alias, the collection that it points to, and the alias."""
         if not self.exists():
             return
-        target = self._target(self.collection)
+        if target := self._target(self.collection):
+            raise StoreError(f"{self.name}: is an alias; to remove the entries drop the collection {target}")
         with self._words():
-            if target:
-                self._client.drop_alias(self.collection)
-            self._client.drop_collection(target or self.collection)
+            self._client.drop_collection(self.collection)
 
     def close(self) -> None:
         if self._held is not None:
@@ -388,4 +392,4 @@ class Milvus:
 
 def _literal(value: Id) -> str:
     """As it stands in a condition."""
-    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
+    return str(value) if isinstance(value, int) else f'"{value.translate(_ESCAPES)}"'

@@ -206,7 +206,8 @@ class PgVector(PostgresTable):
         kinds = [one.type if one is column else "text" for one in columns]
         typed = [sql.SQL("{} {}").format(name, sql.SQL(kind)) for name, kind in zip(names, kinds, strict=True)]
         fields = sql.SQL(", ").join(typed)
-        rows = self._values(page, layout, columns)
+        # Of two with one id the later: an INSERT touches a row once.
+        rows = {str(row[0]): row for row in self._values(page, layout, columns)}
         with self._said(), self._connection.transaction():
             self._connection.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(arrived, fields))
             with (
@@ -214,14 +215,14 @@ class PgVector(PostgresTable):
                 cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(arrived)) as copy,
             ):
                 copy.set_types(kinds)
-                for row in rows:
+                for row in rows.values():
                     copy.write_row(row)
             cast = [
                 name if one is column else sql.SQL("{}::{}").format(name, sql.SQL(one.type))
                 for name, one in zip(names, columns, strict=True)
             ]
             if self._is_column:
-                self._update(arrived, cast[0], layout.id, column, len(page))
+                self._update(arrived, cast[0], layout.id, column, len(rows))
                 return
             self._connection.execute(
                 sql.SQL(
@@ -251,7 +252,7 @@ class PgVector(PostgresTable):
             )
             raise StoreError(
                 f"{self.name}: {count - done.rowcount} of {count} rows to update are not in the table, such as "
-                f"{', '.join(repr(row[0])[:100] for row in missing)}; a page must have each id once"
+                f"{', '.join(repr(row[0])[:100] for row in missing)}"
             )
 
     def _written(self, layout: Layout) -> list[Column]:

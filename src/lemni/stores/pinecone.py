@@ -273,7 +273,7 @@ class Pinecone:
             yield self.fetch(waiting, vectors=vectors)
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
-        names = [str(as_id(one, self.id_type, self.name)) for one in ids]
+        names = list(dict.fromkeys(str(as_id(one, self.id_type, self.name)) for one in ids))
         found: dict[str, Any] = {}
         data = self._read()
         for some in short(names):

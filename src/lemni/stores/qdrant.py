@@ -82,13 +82,11 @@ class Qdrant:
         self._field = place.option("text")
         self._client: Any = None
         self._release: Any = None
-        # A client would make the folder.
-        if place.host or (Path(place.path) / "meta.json").exists():
-            self._connect()
+        self._reach()
 
     def exists(self) -> bool:
         with asking(self.name):
-            return self._client is not None and bool(self._client.collection_exists(self.collection))
+            return self._reach() and bool(self._client.collection_exists(self.collection))
 
     def describe(self) -> Description:
         with asking(self.name):
@@ -134,14 +132,14 @@ class Qdrant:
                 return
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
-        wanted = [point_id(one) for one in ids]
+        wanted = list(dict.fromkeys(point_id(one) for one in ids))
         with asking(self.name):
             column = self._column(self._info())
             found = {}
             for at in range(0, len(wanted), ENTRIES):
                 points = self._client.retrieve(
                     self.collection,
-                    list(dict.fromkeys(wanted[at : at + ENTRIES])),
+                    wanted[at : at + ENTRIES],
                     with_payload=True,
                     with_vectors=vectors and (not column.others or [column.name]),
                 )
@@ -229,8 +227,8 @@ class Qdrant:
             self._check_it_is_there()
             aliases = self._aliases()
             own, before = aliases.get(self.collection, self.collection), aliases.get(name)
-            if before == own:
-                return own
+            if own in (name, before):
+                return None
             if before is None and self._client.collection_exists(name):
                 raise CannotSwitch(
                     f"{self.name}: {name!r} is a collection, and Qdrant's aliases cannot have a collection's name. "
@@ -248,12 +246,20 @@ class Qdrant:
     def drop(self) -> None:
         if self.exists():
             with asking(self.name):
-                self._client.delete_collection(self._aliases().get(self.collection, self.collection))
+                if real := self._aliases().get(self.collection):
+                    raise StoreError(f"{self.name}: is an alias; to remove the entries drop the collection {real}")
+                self._client.delete_collection(self.collection)
 
     def close(self) -> None:
         self._client = None
         if self._release is not None:
             self._release()
+
+    def _reach(self) -> bool:
+        """Whether there is a client. A folder that is not there is not made, as a client would."""
+        if self._place.host or (Path(self._place.path) / "meta.json").exists():
+            self._connect()
+        return self._client is not None
 
     def _connect(self) -> None:
         if self._client is None:

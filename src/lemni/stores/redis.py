@@ -215,7 +215,7 @@ class Redis:
             after = found[-1]
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
-        return self._page([str(one).encode() for one in ids], vectors)
+        return self._page(list(dict.fromkeys(str(one).encode() for one in ids)), vectors)
 
     def _page(self, members: Seq[bytes], vectors: bool) -> Page:
         """Of those that are there."""

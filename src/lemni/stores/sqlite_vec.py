@@ -192,7 +192,8 @@ class SqliteVec:
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
         layout = self._found()
-        rows = [row for one in ids for row in self._rows(layout, vectors, f"WHERE {layout.id} = ?", (one,))]
+        wanted = dict.fromkeys(ids)
+        rows = [row for one in wanted for row in self._rows(layout, vectors, f"WHERE {layout.id} = ?", (one,))]
         return self._page(layout, rows, vectors)
 
     def _page(self, layout: Layout, rows: Seq[Any], vectors: bool) -> Page:

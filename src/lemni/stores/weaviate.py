@@ -122,14 +122,14 @@ class Weaviate:
             last = str(found.objects[-1].uuid)
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
-        wanted = [_uuid(one) for one in ids]
+        wanted = list(dict.fromkeys(_uuid(one) for one in ids))
         with self._asking():
             config = self._config()
             column = self._column(config)
             query = self._use(config).query
             found = {}
             for at in range(0, len(wanted), _OBJECTS):
-                part = list(dict.fromkeys(wanted[at : at + _OBJECTS]))
+                part = wanted[at : at + _OBJECTS]
                 answer = query.fetch_objects_by_ids(
                     part, limit=len(part), include_vector=column.wanted if vectors else False
                 )
@@ -227,6 +227,8 @@ class Weaviate:
         name = _capital(name)
         with self._asking():
             own, before = self._config().name, self._client.alias.get(alias_name=name)
+            if own == name or (before and before.collection == own):
+                return None
             if before is None and self._client.collections.exists(name):
                 raise CannotSwitch(
                     f"{self.name}: {name!r} is a collection, and Weaviate's aliases cannot have a collection's name. "
@@ -235,13 +237,15 @@ class Weaviate:
                 )
             if before is None:
                 self._client.alias.create(alias_name=name, target_collection=own)
-            elif before.collection != own:
+            else:
                 self._client.alias.update(alias_name=name, new_target_collection=own)
             return str(before.collection) if before else None
 
     def drop(self) -> None:
         with self._asking():
-            self._client.collections.delete(self._real())
+            if (real := self._real()) != self.collection:
+                raise StoreError(f"{self.name}: is an alias; to remove the entries drop the collection {real}")
+            self._client.collections.delete(real)
 
     def close(self) -> None:
         self._release()
