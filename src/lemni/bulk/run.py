@@ -123,12 +123,11 @@ def begun(job: Job, *, overwrite: bool) -> Iterator[Summary | None]:
                 raise InvalidRequest(f"{path}: is there already; --overwrite replaces it")
     manifest.begin(identity)
     try:
-        try:
-            job.output.prepare(job.plan.made)
-        except BaseException:
-            manifest.abandon()
-            raise
+        job.output.prepare(job.plan.made)
         yield None
+    except BaseException:
+        manifest.abandon()
+        raise
     finally:
         manifest.release()
 
