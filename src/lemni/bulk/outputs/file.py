@@ -43,7 +43,9 @@ class FileOutput:
     def prepare(self, made: Made) -> None:
         if made.task not in self.tasks:
             held = ", ".join(TASK_WORDS[task] for task in self.tasks)
-            raise InvalidRequest(f"{self.name}: {self.format} holds {held}, not {TASK_WORDS[made.task]}")
+            raise InvalidRequest(
+                f"{self.name}: {self.format} holds {held}, not {TASK_WORDS[made.task]}; npz, jsonl and parquet do"
+            )
         if made.output_type not in self.output_types:
             raise InvalidRequest(
                 f"{self.name}: {self.format} holds {', '.join(self.output_types)}, not {made.output_type}"
