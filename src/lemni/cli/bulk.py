@@ -93,9 +93,14 @@ def are_inputs(arguments: tuple[str, ...], query: str | None) -> bool:
     """Whether the arguments are files, folders, patterns, URLs or standard input, and not texts.
 
     Raises:
-        click.UsageError: some are and some are not.
+        click.UsageError: some are and some are not, or one is named like a file that is not there.
     """
+    from lemni.bulk.sources.formats import format_of
+
     named = [query is not None or _is_input(argument) for argument in arguments]
+    for argument, known in zip(arguments, named, strict=True):
+        if not known and argument and not any(map(str.isspace, argument)) and format_of(argument) is not None:
+            raise click.UsageError(f"{argument}: no such file (--literal takes the name itself as a text)")
     if any(named) and not all(named):
         other = arguments[named.index(False)]
         raise click.UsageError(f"{other!r} is no file, but other arguments are")
@@ -153,9 +158,9 @@ def run_bulk(
             done = lemni.bulk.embed(list(arguments), output, **wanted)
     except TaskNotSupported as error:
         raise TaskNotSupported(f"{error.message}. {HINT}") from None
-    tell(done, settings.models[0].model)
     if done.rejected and not done.written:
         raise InvalidRequest(f"none of the {done.rows} rows could be embedded; the reasons are in {done.rejects}")
+    tell(done, settings.models[0].model)
 
 
 def model_of(settings: Settings) -> Model:
@@ -170,6 +175,8 @@ def model_of(settings: Settings) -> Model:
 
 def tell(done: Summary, model: str) -> None:
     """What a complete job says: always what was rejected or cut, the rest on a terminal only."""
+    if not done.rows:
+        click.echo(f"lemni: note: there were no rows, and {done.outputs[0]} is empty", err=True)
     if done.rejected:
         what = f"{done.rejected} of {done.rows} rows {_were(done.rejected)} rejected"
         click.echo(f"lemni: note: {what}; see {done.rejects}", err=True)
