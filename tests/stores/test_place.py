@@ -63,6 +63,8 @@ def test_passwords_are_never_shown() -> None:
         "postgresql://me:ter2@h:99999/db",
         "postgresql://me:ter2@h:port/db",
         "postgresql://me:ter2@[h/db",
+        "postgresql://me:hun[ter2]@h/db",
+        "postgresql://me:hunter2℀@h/db",
         "postgresql://me:ter2@h/db?x=1&x=2",
         "postgresql://me@h/db?password=ter2&password=ter2",
     ],

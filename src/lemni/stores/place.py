@@ -70,8 +70,11 @@ def parse(address: str) -> Place:
     scheme = address.partition(":")[0][:20]
     try:
         parts = urlsplit(address, allow_fragments=False)
-    except ValueError as error:
-        raise StoreError(f"{scheme}://…: is no address: {error}") from None
+    except ValueError:  # its text has what stands before the host
+        raise StoreError(
+            f"{scheme}://…: is no address. In a user or a password write [ as %5B, ] as %5D, and whatever is not ASCII "
+            "as percent and two digits, too"
+        ) from None
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     options = dict(pairs)
     # What follows / ? or # is no part of a password any more, and would be shown as a path or an option.
