@@ -462,3 +462,16 @@ def test_what_is_written_survives_a_kill(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors(found), vectors(page(20)), atol=1e-6)
     assert one.search(vectors(found)[:3], 1) == [["0"], ["1"], ["2"]]
     one.close()
+
+
+def test_metadata_is_not_taken_for_a_text_or_an_id(store: Store) -> None:
+    store.create(Schema(WIDTH))
+    one = page(1)
+    for text, data, why in (
+        (None, {"text": "a title"}, "would be taken for it"),
+        ("text", {"text": "a title"}, "its text would stand there"),
+        ("text", {"_lemni_id": "7"}, "has metadata '_lemni_id'"),
+    ):
+        with pytest.raises(StoreError, match=f"entry '0'.*{why}"):
+            store.write(replace(one, texts=[text], metadata=[data]))
+    assert store.count() == 0

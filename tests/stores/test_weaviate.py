@@ -90,6 +90,19 @@ def test_the_first_letter_is_a_capital(opened: Opened, standin: Standin) -> None
     assert one.collection.startswith("Small")
 
 
+def test_metadata_is_not_taken_for_a_text_or_an_id(store: Store) -> None:
+    store.create(Schema(WIDTH))
+    one = page(1)
+    for text, data, why in (
+        (None, {"text": "a title"}, "would be taken for it"),
+        ("text", {"text": "a title"}, "its text would stand there"),
+        ("text", {"_lemni_id": "7"}, "has metadata '_lemni_id'"),
+    ):
+        with pytest.raises(StoreError, match=f"entry '0'.*{why}"):
+            store.write(replace(one, texts=[text], metadata=[data]))
+    assert store.count() == 0
+
+
 def test_every_kind_of_id_comes_back(store: Store, standin: Standin) -> None:
     own = [str(uuid.UUID(int=5)), str(uuid.UUID(int=2**100))]
     every: list[Any] = [*own, "7", 7, "", "Ω 猫", -3, 2**70, str(uuid.UUID(int=0xABC)).upper()]

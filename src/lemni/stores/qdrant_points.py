@@ -65,8 +65,17 @@ def split(payload: dict[str, Any], field: str) -> tuple[str | None, dict[str, An
 
 
 def payload(name: Id, text: str | None, data: dict[str, Any], field: str) -> dict[str, Any]:
-    """Raises StoreError where the text would take the place of metadata."""
+    """Raises StoreError where the text or the id would take the place of metadata, or the other way round."""
     kept = dict(data)
+    if ORIGINAL in kept:
+        raise StoreError(
+            f"entry {name!r:.100} has metadata {ORIGINAL!r}, where Lemni keeps ids that Qdrant cannot have"
+        )
+    if text is None and isinstance(kept.get(field), str) and field != NODE:
+        raise StoreError(
+            f"entry {name!r:.100} has no text, and its metadata {field!r} would be taken for it; "
+            "choose another field: text=FIELD"
+        )
     if point_id(name) != name:
         kept[ORIGINAL] = name
     if text is not None and not (field == NODE and NODE in kept):

@@ -283,6 +283,15 @@ class Weaviate:
 
     def _properties(self, name: Id, text: str | None, data: dict[str, Any], field: str) -> dict[str, Any]:
         kept = stored(data, f"{self.name}: entry {name!r:.100}")
+        if ORIGINAL in kept:
+            raise StoreError(
+                f"{self.name}: entry {name!r:.100} has metadata {ORIGINAL!r}, where Lemni keeps ids that are no UUIDs"
+            )
+        if text is None and isinstance(kept.get(field), str):
+            raise StoreError(
+                f"{self.name}: entry {name!r:.100} has no text, and its metadata {field!r} would be taken for it; "
+                "choose another property: text=FIELD"
+            )
         if text is not None:
             if field in kept:
                 raise StoreError(
