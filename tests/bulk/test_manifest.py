@@ -138,3 +138,27 @@ def test_differences_are_named_and_short() -> None:
     assert said.endswith('… and is "y"')
     assert len(said) < 200
     assert differences(old, old) == ""
+
+
+def test_nothing_is_forgotten_under_a_process_that_is_at_it(tmp_path: Path) -> None:
+    running = Manifest(tmp_path / "out.npy")
+    running.begin(JOB)
+    running.keep(record(0))
+    with pytest.raises(InvalidRequest, match="another process is at this job"):
+        Manifest(tmp_path / "out.npy").discard()
+    Manifest(tmp_path / "out.npy").sweep()
+    assert running.done() == {0}
+    running.release()
+    Manifest(tmp_path / "out.npy").sweep()
+    assert names(tmp_path) == []
+
+
+def test_records_that_an_interrupted_discard_has_left_are_of_no_job(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "out.npy")
+    manifest.begin(JOB)
+    manifest.keep(record(0))
+    manifest.release()
+    (manifest.work / "job.json").unlink()  # goes first
+    manifest.begin({**JOB, "model": {"name": "another", "revision": "r1"}})
+    assert manifest.done() == set()
+    manifest.release()

@@ -13,6 +13,7 @@ several processes may do different shards of it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -95,18 +96,18 @@ class Manifest:
         Raises:
             InvalidRequest: it belongs to another job (says in what they differ), or to a process that runs.
         """
-        for folder in ("parts", "shards"):
-            (self.work / folder).mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.work / "lock")
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise InvalidRequest(f"{self.work}: another process is at this job") from None
+        self._take()
         job = self.work / "job.json"
         wanted = _plain({"format": FORMAT, **identity})
         if not job.exists():
+            # Records without their job are what was left where forgetting it was interrupted.
+            for folder in ("parts", "shards"):
+                shutil.rmtree(self.work / folder, ignore_errors=True)
+                (self.work / folder).mkdir()
             write_whole(job, _json(wanted))
             return
+        for folder in ("parts", "shards"):
+            (self.work / folder).mkdir(exist_ok=True)
         try:
             found = _object(job, "--overwrite begins anew")
         except InvalidRequest:
@@ -137,15 +138,28 @@ class Manifest:
         return found
 
     def discard(self) -> None:
-        """Forget all that was done."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        """Forget all that was done.
+
+        Raises:
+            InvalidRequest: a process is at it.
+        """
+        if self.work.exists():
+            self._take()
+            self._forget()
         for path in (self.final, self.rejects):
             path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what is left of a complete job whose process was killed while it did that."""
+        if self.work.exists():
+            with contextlib.suppress(InvalidRequest):  # somebody is at it again
+                self._take()
+                self._forget()
 
     def abandon(self) -> None:
         """Leave no trace of a job that has not begun; one that has stays to be resumed."""
         if not self.done():
-            shutil.rmtree(self.work, ignore_errors=True)
+            self._forget()
 
     def done(self) -> set[int]:
         """Which shards are."""
@@ -190,14 +204,29 @@ class Manifest:
             draft.unlink()
             self.rejects.unlink(missing_ok=True)
         write_whole(self.final, _json({"job": _plain({"format": FORMAT, **identity}), **summary}))
-        self.release()
-        shutil.rmtree(self.work, ignore_errors=True)
+        self._forget()
 
     def release(self) -> None:
         """Let another process have it. Idempotent."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def _take(self) -> None:
+        """Raises InvalidRequest where another process has it."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.work / "lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InvalidRequest(f"{self.work}: another process is at this job") from None
+        self._lock = lock
+
+    def _forget(self) -> None:
+        """Remove the work folder, which is ours: first what makes its records a job."""
+        (self.work / "job.json").unlink(missing_ok=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.release()
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any], path: str = "") -> str:
