@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,21 @@ def test_the_index_of_postgresql_is_built_in_the_end(rows: Path, tmp_path: Path,
     assert not [note for note in store.describe().notes if "index" in note]
     assert store.search(store.fetch(["row-3"]).vectors, 1) == [["row-3"]]
     store.close()
+
+
+@pytest.mark.parametrize("store", ["sqlite-vec:{}/store.db?collection=docs", "chroma:{}/store?collection=docs"])
+def test_of_equal_ids_the_last_is_kept(store: str, tmp_path: Path) -> None:
+    source, address = tmp_path / "rows.jsonl", store.format(tmp_path)
+    given = [{"id": f"row-{number % 3}", "text": f"text {number}"} for number in range(8)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in given))
+    done = lemni.bulk.embed(source, address, model=FAST, shard_rows=5, progress=False)
+    assert done.rows == 8
+    found = open_store(address)
+    assert found.count() == 3
+    assert dict(zip((page := found.fetch(["row-0", "row-1", "row-2"])).ids, page.texts, strict=True)) == {
+        "row-0": "text 6",
+        "row-1": "text 7",
+        "row-2": "text 5",
+    }
+    found.close()
+    assert lemni.bulk.embed(source, address, model=FAST, shard_rows=5, progress=False).seconds == 0

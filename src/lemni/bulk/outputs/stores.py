@@ -65,11 +65,17 @@ class StoreOutput:
         store.create(Schema(made.dimensions, _METRICS.get(made.similarity, "cosine"), kind))
 
     def write(self, part: Path, rows: Rows, vectors: Vectors, made: Made) -> None:
-        """Text and metadata go along (`metadata_of`)."""
+        """Text and metadata go along (`metadata_of`). Of rows with equal ids the last is kept."""
         if made.task == "embed":
             vectors = flat(vectors, len(rows), made)["vectors"].astype(np.float32)
         elif made.task == "multi_vector":
             vectors = [np.asarray(matrix, np.float32) for matrix in vectors]
+        last = {name: place for place, name in enumerate(rows.ids)}
+        if len(last) < len(rows):  # a batch with one id twice is refused by some stores; of those the last counts
+            places = sorted(last.values())
+            rows = rows.take(places)
+            chosen: Any = vectors[places] if isinstance(vectors, np.ndarray) else [vectors[place] for place in places]
+            vectors = chosen
         store = self._store()
         for start in range(0, len(rows), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
