@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -9,12 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import lemni
 import lemni.bulk
+from lemni.bulk.manifest import Record, Reject
+from lemni.bulk.plan import Rules
+from lemni.bulk.run import Rejected
 from lemni.errors import InvalidRequest
 
 from .conftest import FAST, texts
@@ -233,3 +238,67 @@ def test_what_a_job_needs_does_not_grow_with_its_input(tmp_path: Path) -> None:
 
     small, large = peak(20_000), peak(80_000)
     assert large - small < 40, f"{small} MiB and {large} MiB"  # the larger output alone has 78 MB more
+
+
+def test_other_rows_of_a_pipe_or_a_query_are_not_taken_for_a_complete_job(tmp_path: Path) -> None:
+    import io
+    import sqlite3
+
+    how: dict[str, object] = {"model": FAST, "shard_rows": 2, "progress": False}
+
+    def pipe(text: str) -> lemni.bulk.Summary:
+        return lemni.bulk.embed("-", tmp_path / "out.npy", stdin=io.BytesIO(text.encode()), **how)  # type: ignore[arg-type]
+
+    assert pipe("one\ntwo\nthree\n").seconds > 0
+    assert pipe("one\ntwo\nthree\n").seconds == 0
+    before = (tmp_path / "out.npy").read_bytes()
+    for other in ("one\ntwo\nfour\n", "one\ntwo\n", "one\ntwo\nthree\nfour\n"):
+        with pytest.raises(InvalidRequest, match="standard input has other rows than it was made of"):
+            pipe(other)
+    assert (tmp_path / "out.npy").read_bytes() == before
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "rows.db")) as base:
+        base.execute("create table rows (id integer primary key, text text)")
+        base.executemany("insert into rows values (?, ?)", enumerate(texts(5)))
+        base.commit()
+        store, url = f"sqlite-vec:{tmp_path}/store.db?collection=docs", f"sqlite:///{tmp_path}/rows.db"
+
+        def query() -> lemni.bulk.Summary:
+            return lemni.bulk.embed(url, store, query="select * from rows", **how)  # type: ignore[arg-type]
+
+        assert query().written == 5
+        assert query().seconds == 0
+        base.execute("insert into rows values (5, 'a sixth')")
+        base.commit()
+        assert query().written == 6
+        assert query().seconds == 0
+
+
+def test_rejected_rows_of_a_shard_that_is_done_again_count_once() -> None:
+    job = SimpleNamespace(plan=SimpleNamespace(rules=Rules(max_rejects=2)))
+    rejected = Rejected(job)  # type: ignore[arg-type]
+    bad = [Reject(0, 0, "is null"), Reject(1, 1, "is null")]
+    for _ in range(2):
+        rejected.add(Record(0, 0, 4, 2, 1, 0, "", bad))
+    with pytest.raises(InvalidRequest, match="3 rows are rejected"):
+        rejected.add(Record(1, 4, 4, 3, 1, 0, "", bad[:1]))
+
+
+def test_a_complete_job_is_known_from_another_folder(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    lemni.bulk.embed("../rows.jsonl", "out.npy", model=FAST, progress=False)
+    monkeypatch.chdir(tmp_path)
+    assert lemni.bulk.embed("rows.jsonl", "below/out.npy", model=FAST, progress=False).seconds == 0
+    (tmp_path / "below" / "out.ids.npy").unlink()
+    assert lemni.bulk.embed("rows.jsonl", "below/out.npy", model=FAST, progress=False).seconds > 0
+
+
+def test_what_a_glob_finds_is_not_written_over(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "precious"}\n')
+    with pytest.raises(InvalidRequest, match=r"b\.jsonl is the input"):
+        lemni.bulk.embed(tmp_path / "*.jsonl", tmp_path / "b.jsonl", model=FAST, overwrite=True, progress=False)
+    assert (tmp_path / "b.jsonl").read_text() == '{"text": "precious"}\n'

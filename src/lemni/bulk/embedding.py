@@ -21,6 +21,7 @@ from lemni.bulk.sample import Estimate
 from lemni.bulk.sample import estimate as estimate_job
 from lemni.bulk.sources import open_source
 from lemni.bulk.sources.base import Columns, Source
+from lemni.bulk.sources.source import FileSource
 from lemni.config import DEFAULT_MODEL
 from lemni.errors import ConfigError
 from lemni.stores import is_store
@@ -188,7 +189,9 @@ class Asked:
         source = open_source(places, columns, query=wanted.get("query"), stdin=stdin, format=wanted.get("input_format"))
         place = os.fspath(output)
         opened = open_output(place, format=wanted.get("format"), vector_column=wanted.get("vector_column", "embedding"))
-        check_places([Path(one) for one in places], opened.files())
+        # What a glob has found, too.
+        found = [Path(file.path) for file in source.files] if isinstance(source, FileSource) else []
+        check_places([*map(Path, places), *found], opened.files())
         chosen = wanted.get("manifest")
         price = wanted.get("price_per_hour")
         return cls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from lemni.bulk.manifest import Manifest, Record
 from lemni.bulk.outputs.base import KeepsRows, Output
 from lemni.bulk.plan import Plan
 from lemni.bulk.progress import Price, Progress
-from lemni.bulk.sources.base import Shard, Source
+from lemni.bulk.sources.base import MayChange, Shard, Source
 from lemni.bulk.stages import run_stages
 from lemni.bulk.windows import Computer
 from lemni.bulk.worker import Work, Worker, digest_of
@@ -114,7 +115,8 @@ def begun(job: Job, *, overwrite: bool) -> Iterator[Summary | None]:
     if overwrite:
         manifest.discard()
     complete = manifest.completed(identity)
-    if complete is not None and _is_there(job.output, _summary(complete["summary"])):
+    if complete is not None and _is_there(job.output, complete) and _is_of_these_rows(job, complete):
+        manifest.sweep()
         yield _summary(complete["summary"])
         return
     if complete is None and not overwrite and not manifest.work.exists():
@@ -144,31 +146,78 @@ def finished(job: Job, seen: set[int], seconds: float, resumed: int) -> Summary:
             f"{job.source.name}: has fewer rows than when this job began (shard {min(gone)} is gone). "
             "--overwrite begins anew"
         )
-    records = list(manifest.records())
-    parts = [] if job.output.direct else [manifest.part(record.index) for record in records]
+    rows = written = rejected = truncated = tokens = 0
+    digest = _Digest()
+    for record in manifest.records():
+        digest.add(record.digest)
+        rows, written, rejected = rows + record.rows, written + record.written, rejected + len(record.rejects)
+        truncated, tokens = truncated + record.truncated, tokens + record.tokens
+    facts: dict[str, Any] = {"digest": digest.value()}
+    if isinstance(job.output, KeepsRows):
+        # Rows with equal ids are one row of a store.
+        facts["kept"] = written if job.output.has(written) else min(1, written)
+    parts = [] if job.output.direct else [manifest.part(index) for index in sorted(seen)]
     files = job.output.assemble(parts, job.plan.made)
-    rejected = sum(len(record.rejects) for record in records)
     summary = Summary(
-        rows=sum(record.rows for record in records),
-        written=sum(record.written for record in records),
+        rows=rows,
+        written=written,
         rejected=rejected,
-        truncated=sum(record.truncated for record in records),
-        tokens=sum(record.tokens for record in records),
+        truncated=truncated,
+        tokens=tokens,
         seconds=round(seconds, 3),
         resumed=resumed,
         outputs=_places(files) or (job.output.name,),
         manifest=str(manifest.final),
         rejects=str(manifest.rejects) if rejected else None,
     )
-    manifest.complete(job.plan.identity, {"summary": {**asdict(summary), "seconds": 0.0, "resumed": summary.rows}})
+    again = {**asdict(summary), "seconds": 0.0, "resumed": summary.rows}
+    manifest.complete(job.plan.identity, {"summary": again, **facts})
     return summary
 
 
-def _is_there(output: Output, summary: Summary) -> bool:
-    """Whether what a complete job has written still is where it was."""
+def _is_there(output: Output, complete: dict[str, Any]) -> bool:
+    """Whether what a complete job has written still is where it was, whatever folder that was called from."""
     if isinstance(output, KeepsRows):
-        return output.has(summary.written)
-    return all(Path(one).exists() for one in summary.outputs)
+        return output.has(complete["kept"])
+    there = {place.name for path in output.files() if path.exists() for place in (path, path.parent)}
+    return all(Path(one).name in there for one in complete["summary"]["outputs"])
+
+
+def _is_of_these_rows(job: Job, complete: dict[str, Any]) -> bool:
+    """Whether a complete job has been given the rows that its input has now.
+
+    Raises:
+        InvalidRequest: it has not, and the output is no store in which the new ones would overwrite the old.
+    """
+    source = job.source
+    if not isinstance(source, MayChange):
+        return True
+    if job.output.direct and not source.rereadable:
+        return False
+    digest = _Digest()
+    for shard in source.shards(job.plan.shard_rows):
+        digest.add(digest_of(shard.load()))
+    if digest.value() == complete["digest"]:
+        return True
+    if job.output.direct:
+        return False
+    raise InvalidRequest(
+        f"{job.manifest.base}: is there already, and {source.name} has other rows than it was made of. "
+        "--overwrite replaces it"
+    )
+
+
+class _Digest:
+    """Stands for all rows of an input, by its shards' digests."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, shard: str) -> None:
+        self._digest.update(shard.encode() + b"\n")
+
+    def value(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _places(files: list[Path]) -> tuple[str, ...]:
@@ -253,9 +302,13 @@ class Rejected:
 
     def __init__(self, job: Job) -> None:
         self._job, self._count = job, 0
+        self._counts: dict[int, int] = {}
 
     def add(self, record: Record) -> None:
-        self._count += len(record.rejects)
+        """A shard that is done anew counts once."""
+        self._count += len(record.rejects) - self._counts.get(record.index, 0)
+        if record.rejects or record.index in self._counts:
+            self._counts[record.index] = len(record.rejects)
         if record.rejects and self._job.plan.rules.fail_fast:
             raise record.rejects[0].error()
         limit = self._job.plan.rules.max_rejects

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lemni.bulk.rows import Rows
 
@@ -77,3 +77,16 @@ class Source(Protocol):
             InvalidRequest: a file cannot be read, or lacks the columns; names it and those it has.
         """
         ...
+
+
+@runtime_checkable
+class MayChange(Protocol):
+    """A source of which `identity` does not say whether its rows are still the same: a query, standard input.
+
+    Attributes:
+        rereadable: whether `shards` may be called more than once.
+    """
+
+    rereadable: bool
+
+    def shards(self, rows: int) -> Iterator[Shard]: ...

@@ -93,6 +93,7 @@ class StreamSource:
     """Standard input, or another stream that can be read once."""
 
     random_access = False
+    rereadable = False
 
     def __init__(self, handle: BinaryIO, columns: Columns, reader: Records, name: str = "standard input") -> None:
         self.name = name

@@ -30,6 +30,7 @@ class SqlSource:
     """
 
     random_access = False
+    rereadable = True
 
     def __init__(self, place: str, query: str, columns: Columns) -> None:
         try:
