@@ -194,6 +194,30 @@ class StoreContract:
         expected = np.concatenate([np.asarray(other.vectors)[:2], np.asarray(one.vectors)[2:]])
         np.testing.assert_allclose(found.vectors, expected, atol=self.atol)
 
+    def test_nothing_is_written_and_nothing_found(self, store: Store) -> None:
+        entries = self.filled(store, 3)
+        store.write(Page([], [], [], np.empty((0, WIDTH), np.float32)))
+        assert store.count() == 3
+        for ids in ([], [type(self).names(99_999)]):
+            found = store.fetch(ids)
+            assert (found.ids, found.texts, found.metadata, len(found.vectors)) == ([], [], [], 0)  # type: ignore[arg-type]
+        assert list(store.pages(2, after=[name for one in store.pages(3) for name in one.ids][-1])) == []
+        assert store.search(np.asarray(entries.vectors)[:0], 1) == []
+
+    def test_a_text_that_is_no_unicode_is_refused(self, store: Store) -> None:
+        """Half of a surrogate pair, as JSON can have it; or it comes back as it was."""
+        store.create(Schema(WIDTH))
+        entries = self.page(1)
+        for text, data in (("\ud800", {}), ("text", {"title": "\ud800"})):
+            try:
+                store.write(Page(entries.ids, [text], [data], entries.vectors))
+            except StoreError:
+                assert store.count() == 0
+            else:
+                assert by_id(store.fetch(entries.ids)) == {entries.ids[0]: (text, data)}
+                store.drop()
+                store.create(Schema(WIDTH))
+
     def test_an_id_that_is_asked_for_twice_comes_once(self, store: Store) -> None:
         entries = self.filled(store, 3)
         assert store.fetch([entries.ids[1], entries.ids[0], entries.ids[1]]).ids == [entries.ids[1], entries.ids[0]]

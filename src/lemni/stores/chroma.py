@@ -158,7 +158,7 @@ class Chroma:
     def search(self, vectors: Any, k: int) -> list[list[Id]]:
         with self._asking():
             collection = self._opened()
-            if not (most := min(k, collection.count())):
+            if not len(vectors) or not (most := min(k, collection.count())):
                 return [[] for _ in vectors]
             queries = np.asarray(vectors, np.float32)
             found: list[list[Id]] = collection.query(query_embeddings=queries, n_results=most, include=[])["ids"]

@@ -118,6 +118,8 @@ class ElasticLike(ABC):
     def _asking(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeError as error:  # not the server's word: asking again is of no use
+            raise StoreError(f"{self.name}: {error}") from None
         except self._failures() as error:
             raise StoreError(f"{self.name}: {error}") from error
 

@@ -240,8 +240,7 @@ class LanceDB:
 
     def fetch(self, ids: Seq[Id], *, vectors: bool = True) -> Page:
         table = self._there()
-        column = self._columns(table)[0]
-        kind = self._id_type(table)
+        column, kind = self._columns(table)[0], self._id_type(table)
         wanted = list(dict.fromkeys(as_id(one, kind, self.name) for one in ids))
         parts = []
         with self._words():
@@ -252,7 +251,8 @@ class LanceDB:
                 parts.append(self._query(table, vectors).limit(1).to_arrow().slice(0, 0))
             rows = pa.concat_tables(parts)
             at = {one: place for place, one in enumerate(rows[column].to_pylist())}
-            return self._page(table, rows.take([at[one] for one in wanted if one in at]), vectors)
+            places = pa.array([at[one] for one in wanted if one in at], pa.int64())  # of none no type is guessed
+            return self._page(table, rows.take(places), vectors)
 
     def sibling(self, collection: str) -> LanceDB:
         return LanceDB(replace(self._place, collection=collection))
@@ -317,11 +317,11 @@ class LanceDB:
         width, kind = columns.width(schema.field(vector).type), self._id_type(table)
         ids = [as_id(one, kind, self.name) for one in page.ids]
         assert page.vectors is not None
+        if not ids:
+            return
         for one, row in zip(ids, page.vectors, strict=True):
-            if np.shape(row)[-1] != width:
-                raise StoreError(
-                    f"{self.name}: id {one!r:.100}: a vector of {np.shape(row)[-1]}, the table has {width}"
-                )
+            if (own := np.shape(row)[-1]) != width:
+                raise StoreError(f"{self.name}: id {one!r:.100}: a vector of {own}, the table has {width}")
         last = list({one: at for at, one in enumerate(ids)}.values())  # of two with one id the later
         values = {
             name: [ids[at] for at in last],

@@ -277,7 +277,8 @@ class Milvus:
         for name, text, metadata, vector in zip(page.ids, page.texts, page.metadata, page.vectors, strict=True):
             key = as_id(name, fields.id_type, self.name)
             rows.pop(key, None)  # of two with one id the later
-            rows[key] = self._row(fields, key, text, metadata, vector)
+            with self._words():
+                rows[key] = self._row(fields, key, text, metadata, vector)
         with self._words():
             batch: list[dict[str, Any]] = []
             filled = 0

@@ -52,7 +52,11 @@ def checked_metadata(store: str, one: Id, text_field: str, text: str | None, dat
         if (isinstance(value, int) and abs(value) > 2**53) or not np.isfinite(value):
             raise StoreError(f"{store}: id {one!r}: metadata {key!r}: {value} is no number that the service can keep")
     found = data if text is None else {**data, text_field: text}
-    if (size := len(orjson.dumps(found))) > METADATA_BYTES:
+    try:
+        size = len(orjson.dumps(found))
+    except TypeError as error:  # half of a surrogate pair
+        raise StoreError(f"{store}: id {one!r}: {error}") from None
+    if size > METADATA_BYTES:
         raise StoreError(
             f"{store}: id {one!r}: text and metadata have {size} bytes; the service takes {METADATA_BYTES}"
         )

@@ -85,6 +85,8 @@ class PostgresTable:
         """What PostgreSQL or its client says, as a StoreError."""
         try:
             yield
+        except UnicodeError as error:  # not the server's word: asking again is of no use
+            raise StoreError(f"{self.name}: {error}") from None
         except psycopg.Error as error:
             found = error.diag
             parts = [
