@@ -25,6 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lemni.errors import InvalidRequest
+from lemni.stores.folders import flush
 
 FORMAT = 1
 
@@ -257,15 +258,6 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     flush(path.parent)
-
-
-def flush(path: Path) -> None:
-    """A file's content, or a folder's names, onto the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _object(path: Path, remedy: str) -> dict[str, Any]:

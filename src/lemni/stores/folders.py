@@ -43,20 +43,20 @@ def switch(of: Callable[[str], Path], name: str, new: str) -> str | None:
     if not target.is_dir():
         half_done = aside.is_dir()
         os.rename(source, target)
-        _to_disk(target.parent)
+        flush(target.parent)
         return kept if half_done else None
     if aside.exists():
         raise StoreError(f"{aside}: is in the way: drop or rename what an earlier switch of {name!r} has kept")
     part = journal.with_name(journal.name + ".part")
     part.write_text(json.dumps({"new": new, "folder": source.stat().st_ino}))
     os.replace(part, journal)
-    _to_disk(target.parent)
+    flush(target.parent)
     if _exchanged(source, target):
         os.rename(source, aside)
     else:
         os.rename(target, aside)
         os.rename(source, target)
-    _to_disk(target.parent)
+    flush(target.parent)
     journal.unlink()
     return kept
 
@@ -68,7 +68,7 @@ def _finished(of: Callable[[str], Path], journal: Path, target: Path, name: str)
     source, aside = of(new), of(kept_name(name, new))
     if done and source.is_dir() and not aside.exists():
         os.rename(source, aside)
-        _to_disk(target.parent)
+        flush(target.parent)
     journal.unlink()
     return new if done else None
 
@@ -89,8 +89,9 @@ def _exchanged(one: Path, other: Path) -> bool:
     return not failed
 
 
-def _to_disk(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """A file's content, or a folder's names, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from lemni.stores.folders import flush
+
 _AT_ONCE = 4 << 20  # bytes
 
 
@@ -45,15 +47,6 @@ def place_copy(source: Path, path: Path) -> None:
             os.link(source, draft)
         except OSError:
             shutil.copyfile(source, draft)
-
-
-def flush(path: Path) -> None:
-    """A file's or a folder's content is on disk when this returns."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def slices(path: Path, start: int, stop: int) -> Iterator[bytes]:

@@ -16,10 +16,11 @@ import lance
 import pyarrow as pa
 
 from lemni.bulk.outputs.base import Made
-from lemni.bulk.outputs.drafts import flush, remove
+from lemni.bulk.outputs.drafts import remove
 from lemni.bulk.outputs.tables import TableOutput
 from lemni.bulk.rows import Rows, Vectors
 from lemni.errors import InvalidRequest
+from lemni.stores.folders import flush
 
 
 class Lance(TableOutput):
