@@ -248,6 +248,23 @@ class StoreContract:
         assert elsewhere(lambda: store.search(np.asarray(entries.vectors)[:1], 1)) == [[entries.ids[0]]]
         elsewhere(store.close)
 
+    def test_one_is_read_while_another_one_is_written(self, opened: Callable[[str], Store], store: Store) -> None:
+        """In two threads, as a migration does."""
+        entries = self.filled(store, 40)
+        self.wait_for(store)
+        new = opened(f"{store.collection}_new")
+        new.create(Schema(WIDTH), store)
+        parts = [self.page(4, start=start, seed=1) for start in range(0, 40, 4)]
+        with ThreadPoolExecutor(1) as thread:
+            writing = thread.submit(lambda: [new.write(one) for one in parts])
+            read = [name for one in opened(store.collection).pages(2, vectors=True) for name in one.ids]
+            writing.result()
+        assert sorted(read) == sorted(entries.ids)
+        assert new.count() == 40
+        found = new.fetch(entries.ids)
+        assert found.ids == entries.ids
+        np.testing.assert_allclose(found.vectors, np.concatenate([one.vectors for one in parts]), atol=self.atol)
+
     def test_a_switch_that_is_done_is_not_done_again(self, opened: Callable[[str], Store], store: Store) -> None:
         """Killed before it had the answer, somebody asks again; and whoever has the name has it."""
         if not self.can_switch:
