@@ -48,7 +48,10 @@ def switch(of: Callable[[str], Path], name: str, new: str) -> str | None:
     if aside.exists():
         raise StoreError(f"{aside}: is in the way: drop or rename what an earlier switch of {name!r} has kept")
     part = journal.with_name(journal.name + ".part")
-    part.write_text(json.dumps({"new": new, "folder": source.stat().st_ino}))
+    with open(part, "w") as written:
+        json.dump({"new": new, "folder": source.stat().st_ino}, written)
+        written.flush()
+        os.fsync(written.fileno())
     os.replace(part, journal)
     flush(target.parent)
     if _exchanged(source, target):
