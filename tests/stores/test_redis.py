@@ -244,3 +244,26 @@ def test_a_switch_asked_for_again_gives_the_same_answer(opened: Callable[..., St
             opened(kept).switch(name)
             with pytest.raises(StoreError, match=f"{name}_new"):
                 opened(f"{name}_new").switch(name)  # that one is undone
+
+
+def test_a_switch_begins_anew_where_somebody_takes_the_old_one_s_new_name(
+    opened: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, third = opened("raced"), opened("raced_new"), opened("raced_old")
+    vectors = np.eye(3, 4, dtype=np.float32)
+    for number, one in enumerate((old, new)):
+        one.create(Schema(4))
+        one.write(Page([str(number)], ["t"], [{}], vectors[number : number + 1]))
+    free = type(new)._free  # type: ignore[attr-defined]
+
+    def and_then(*args: Any) -> str:
+        kept = str(free(*args))
+        if not third.exists():
+            third.create(Schema(4))
+            third.write(Page(["2"], ["t"], [{}], vectors[2:]))
+        return kept
+
+    monkeypatch.setattr(type(new), "_free", and_then)
+    assert new.switch("raced") == "raced_old2"
+    for name, has in (("raced", "1"), ("raced_old", "2"), ("raced_old2", "0")):
+        assert [found.ids for found in opened(name).pages(5)] == [[has]]

@@ -373,10 +373,12 @@ class Redis:
         return kept
 
     def _free(self, name: str, client: Any) -> str:
-        """`NAME_old`, or with a number behind it."""
+        """`NAME_old`, or with a number behind it; watched, as RENAMENX does nothing where somebody takes it."""
         for number in itertools.count(1):
             kept = f"{name}_old" if number == 1 else f"{name}_old{number}"
-            if not client.exists(*(self._key(end, kept) for end in _COMPANIONS)):
+            keys = [self._key(end, kept) for end in _COMPANIONS]
+            client.watch(*keys)
+            if not client.exists(*keys):
                 return kept
         raise AssertionError("there is no last number")
 
