@@ -202,3 +202,16 @@ def test_the_builder_for_serve_takes_settings_by_name(minilm: ModelFiles) -> Non
     assert made is not None
     with pytest.raises(ConfigError, match="no_such"):
         ray_app({"no_such": "1"})
+
+
+def test_the_board_keeps_applications_apart() -> None:
+    from lemni.distributed.replica import Board, place_on_board
+
+    board, one, two = Board(), place_on_board("one", "model"), place_on_board("two", "model")
+    for place, facts in ((one, "facts of one"), (two, "facts of two")):
+        board.post(place, "replica", "status", facts)  # type: ignore[arg-type]
+    assert (board.facts(one), board.facts(two)) == ("facts of one", "facts of two")
+    board.forget("one")
+    assert board.facts(one) is None
+    assert board.statuses(one) == []
+    assert board.facts(two) == "facts of two"

@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from lemni.config import EngineSettings, Settings
-from lemni.distributed.replica import REPORT_S, Facts, board
+from lemni.distributed.replica import REPORT_S, Facts, board, place_on_board
 from lemni.engine import ModelStatus
 from lemni.errors import LemniError, Overloaded, Unavailable, UnknownModel
 from lemni.runtimes.base import Limits
@@ -134,12 +134,14 @@ class Front:
 
     def __init__(self, settings: Settings, **handles: Any) -> None:
         import ray
+        from ray import serve
 
         from lemni.server.app import create_app
 
         self._settings = settings
         self._handles = handles
         self._board = board(ray)
+        self._name = serve.get_replica_context().app_name
         self._app = create_app(
             None, settings.server, settings.engine.request_timeout_s, settings.media, settings.hub.cache_dir
         )
@@ -191,16 +193,17 @@ class Front:
         service = self._app.state.service
         models: dict[str, RemoteModel] = {}
         engine = RemoteEngine(self._handles, models, self._settings.engine)
-        names = list(self._handles)
+        names = {place_on_board(self._name, name): name for name in self._handles}
         while True:
             with contextlib.suppress(Exception):  # the board may be coming back
-                found = await self._board.read.remote(names)
+                read = await self._board.read.remote(list(names))
+                found = {names[place]: one for place, one in read.items()}
                 changed = [
                     name for name, (card, _) in found.items()
                     if card is not None and (name not in models or models[name].card != card)
                 ]  # fmt: skip
                 for name in changed:
-                    facts = await self._board.facts.remote(name)
+                    facts = await self._board.facts.remote(place_on_board(self._name, name))
                     models[name] = RemoteModel(facts)
                 engine.statuses = {name: statuses for name, (_, statuses) in found.items()}
                 if changed and len(models) == len(names):

@@ -16,7 +16,7 @@ from typing import Any
 
 from lemni.config import ModelSettings, Settings
 from lemni.distributed.front import Front
-from lemni.distributed.replica import Replica
+from lemni.distributed.replica import Replica, board
 from lemni.errors import ConfigError, Unavailable, missing_extra
 
 APP = "lemni"
@@ -134,9 +134,11 @@ def deploy(settings: Settings, scale: Scale, *, ray_address: str | None = None) 
 def remove(ray_address: str | None = None) -> None:
     """Take the models off the cluster."""
     connect(ray_address)
+    import ray
     from ray import serve
 
     serve.delete(APP)
+    ray.get(board(ray).forget.remote(APP))
 
 
 def connect(address: str | None) -> None:

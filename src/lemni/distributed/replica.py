@@ -46,6 +46,12 @@ class Board:
             self._facts[deployment] = facts
         self._reports.setdefault(deployment, {})[replica] = (time.monotonic(), status)
 
+    def forget(self, application: str) -> None:
+        """What an application that was removed has posted: the next one of its name may have other models."""
+        for known in (self._facts, self._reports):
+            for name in [name for name in known if name.startswith(place_on_board(application, ""))]:
+                del known[name]
+
     def facts(self, deployment: str) -> Facts | None:
         """Of the replica that came last."""
         return self._facts.get(deployment)
@@ -69,7 +75,7 @@ class Replica:
 
     Args:
         settings: of one model.
-        deployment: its name on the board.
+        deployment: its name.
     """
 
     def __init__(self, settings: Settings, deployment: str) -> None:
@@ -81,8 +87,9 @@ class Replica:
         self._loaded = load_models(settings)
         self._model = self._loaded.models[0]
         self._name = self._model.card.name
-        self._deployment = deployment
-        self._replica = serve.get_replica_context().replica_id.unique_id
+        context = serve.get_replica_context()
+        self._deployment = place_on_board(context.app_name, deployment)
+        self._replica = context.replica_id.unique_id
         self._board = board(ray)
         limits = self._model.backend.limits
         batch_tokens = settings.engine.max_batch_tokens or limits.batch_tokens
@@ -128,6 +135,11 @@ class Replica:
                 facts = self._facts if known is None or known.card != self._model.card else None
                 await self._board.post.remote(self._deployment, self._replica, self._status(), facts)
             await asyncio.sleep(REPORT_S)
+
+
+def place_on_board(application: str, deployment: str) -> str:
+    """Another application of the cluster may have a deployment of the same name."""
+    return f"{application}/{deployment}"
 
 
 def board(ray: Any) -> Any:
