@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lemni.bulk.manifest import Manifest, Record, Reject, differences, write_whole
@@ -161,4 +162,14 @@ def test_records_that_an_interrupted_discard_has_left_are_of_no_job(tmp_path: Pa
     (manifest.work / "job.json").unlink()  # goes first
     manifest.begin({**JOB, "model": {"name": "another", "revision": "r1"}})
     assert manifest.done() == set()
+    manifest.release()
+
+
+def test_a_job_keeps_the_ranges_that_it_began_with(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path / "out.npy")
+    manifest.begin({"a": 1})
+    first, later = np.float32([[0, 1], [2, 3]]), np.float32([[5, 5], [6, 6]])
+    assert manifest.same_ranges(None) is None
+    for given in (first, later):
+        np.testing.assert_array_equal(manifest.same_ranges(given), first)
     manifest.release()

@@ -45,10 +45,15 @@ def computer() -> Iterator[Computer]:
 
 @pytest.fixture
 def made(computer: Computer, tmp_path: Path) -> Callable[..., tuple[Worker, Plan, Manifest]]:
+    held: list[Manifest] = []
+
     def make(rules: Rules | None = None, **wanted: Any) -> tuple[Worker, Plan, Manifest]:
+        for one in held:
+            one.release()
         output = open_output(str(tmp_path / "out.npy"))
         planned = plan({}, output.identity(), Model.named(FAST), computer.model, rules=rules, **wanted)
         manifest = Manifest(tmp_path / "out.npy")
+        held.append(manifest)
         manifest.discard()
         manifest.begin(planned.identity)
         output.prepare(planned.made)

@@ -176,8 +176,8 @@ class Context:
 
     capacity_adjusted_min_replicas, capacity_adjusted_max_replicas = 1, 10
 
-    def __init__(self, requests: float, **queued: float) -> None:
-        self.total_num_requests = requests
+    def __init__(self, requests: float, replicas: int = 1, **queued: float) -> None:
+        self.total_num_requests, self.current_num_replicas = requests, replicas
         self.aggregated_metrics = {"queued_tokens": queued}
 
 
@@ -189,6 +189,9 @@ def test_replicas_by_queued_tokens() -> None:
     assert policy(Context(50, a=999))[0] == 1
     assert policy(Context(50, a=1500, b=600))[0] == 3
     assert policy(Context(50, a=90_000, b=90_000))[0] == 10
+    # Busy replicas with an empty queue are given up one by one; idle ones at once.
+    assert [policy(Context(5, count))[0] for count in (8, 6, 2, 1)] == [6, 5, 1, 1]
+    assert policy(Context(0, 8))[0] == 1
 
 
 @pytest.mark.parametrize("replicas", ["x", "4:1", "0", "1:2:3"])
@@ -215,3 +218,57 @@ def test_the_board_keeps_applications_apart() -> None:
     assert board.facts(one) is None
     assert board.statuses(one) == []
     assert board.facts(two) == "facts of two"
+
+
+def test_who_hangs_up_cancels_and_what_fails_is_not_tried_again(minilm: ModelFiles) -> None:
+    import asyncio
+
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    from lemni.config import EngineSettings
+    from lemni.distributed.front import RemoteEngine, RemoteModel
+    from lemni.distributed.replica import Facts
+    from lemni.errors import InternalError
+    from lemni.types import Request
+
+    calls: list[str] = []
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    class Handle:
+        """A replica's handle, as far as it is asked."""
+
+        run = property(lambda self: self)
+
+        async def remote(self, request: Request) -> object:
+            calls.append("asked")
+            if request.items == ["fail"]:
+                raise RayTaskError("run", "traceback", ValueError("broken"))
+            if request.items == ["die"] and len(calls) == 1:
+                raise ActorDiedError
+            if request.items == ["wait"]:
+                begun.set()
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    cancelled.set()
+            return "result"
+
+    async def main() -> None:
+        with lemni.load(str(minilm.path)) as loaded:
+            card = loaded.card
+        models = {"model": RemoteModel(Facts(card, None, 1))}
+        engine = RemoteEngine({"model": Handle()}, models, EngineSettings.model_validate({}))
+        assert await engine.embed(card.name, Request(["die"])) == "result"
+        assert calls == ["asked", "asked"]
+        calls.clear()
+        with pytest.raises(InternalError, match="broken"):
+            await engine.embed(card.name, Request(["fail"]))
+        assert calls == ["asked"]
+        waiting = asyncio.create_task(engine.embed(card.name, Request(["wait"])))
+        await begun.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.wait_for(cancelled.wait(), 30)
+
+    asyncio.run(main())

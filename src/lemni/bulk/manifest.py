@@ -14,15 +14,19 @@ several processes may do different shards of it.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from lemni.errors import InvalidRequest
 from lemni.stores.folders import flush
@@ -169,9 +173,21 @@ class Manifest:
     def part(self, index: int) -> Path:
         return self.work / "parts" / f"{index:06d}.part"
 
+    def same_ranges(self, ranges: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        """Those that the job began with, or these if it begins: one output has one scale, whatever the cache says."""
+        path = self.work / "ranges.npy"
+        if ranges is None:
+            return None
+        if not path.exists():
+            content = io.BytesIO()
+            np.save(content, ranges)
+            write_whole(path, content.getvalue())
+        found: NDArray[np.float32] = np.load(path)
+        return found
+
     def draft(self, index: int) -> Path:
         """Where a part is written before it is one; different for every process."""
-        return self.work / "parts" / f"{index:06d}.{os.getpid()}.draft"
+        return self.work / "parts" / f"{index:06d}.{platform.node()}.{os.getpid()}.draft"
 
     def keep(self, record: Record) -> None:
         """The shard is done: its part, if it has one, becomes what the record vouches for. Both are on disk then."""

@@ -143,7 +143,7 @@ def plan(
             "runtime": card.runtime,
             "pooling": card.pooling,
             "max_length": card.max_length,
-            "max_batch_tokens": model.engine.max_batch_tokens,
+            "max_batch_tokens": model.engine.max_batch_tokens or loaded.backend.limits.batch_tokens,
         },
         "options": asdict(options),
         "defaults": {

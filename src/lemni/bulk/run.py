@@ -88,7 +88,7 @@ def run_job(
         if complete is not None:
             return complete
         with contextlib.closing(Computer(loaded, job.plan.model.engine)) as computer:
-            ranges = ranges_for(job.plan, computer)
+            ranges = job.manifest.same_ranges(ranges_for(job.plan, computer))
             done = job.manifest.done()
             resumed = sum(job.manifest.record(index).rows for index in done)
             bar = Progress(job.source.count(), resumed, show=progress, price=price)

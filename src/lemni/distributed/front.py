@@ -17,7 +17,7 @@ from typing import Any
 from lemni.config import EngineSettings, Settings
 from lemni.distributed.replica import REPORT_S, Facts, board, place_on_board
 from lemni.engine import ModelStatus
-from lemni.errors import LemniError, Overloaded, Unavailable, UnknownModel
+from lemni.errors import InternalError, LemniError, Overloaded, Unavailable, UnknownModel
 from lemni.runtimes.base import Limits
 from lemni.types import ModelCard, Request, Result
 
@@ -48,10 +48,19 @@ class RemoteEngine:
     Args:
         handles: by name of the deployment.
         models: by name of the deployment.
+        may_rest: whether a model without a replica will get one when it is asked for.
     """
 
-    def __init__(self, handles: Mapping[str, Any], models: Mapping[str, RemoteModel], settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        handles: Mapping[str, Any],
+        models: Mapping[str, RemoteModel],
+        settings: EngineSettings,
+        *,
+        may_rest: bool = False,
+    ) -> None:
         self.settings = settings
+        self._may_rest = may_rest
         self.statuses: dict[str, list[ModelStatus]] = {name: [] for name in handles}
         self._handles, self._models = handles, models
         self._running: set[asyncio.Task[None]] = set()
@@ -62,10 +71,12 @@ class RemoteEngine:
         if deployment is None:
             raise UnknownModel(f"no model {name!r} is served here", param="model")
         future: Future[Result] = Future()
-        future.set_running_or_notify_cancel()
-        task = asyncio.get_running_loop().create_task(self._ask(self._handles[deployment], request, future))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._ask(self._handles[deployment], request, future))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        # Whoever hung up wants nothing computed; Ray Serve cancels the replica's task in turn.
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(task.cancel) if done.cancelled() else None)
         return future
 
     async def embed(self, name: str, request: Request) -> Result:
@@ -75,7 +86,7 @@ class RemoteEngine:
         return [model.card for model in self._models.values()]
 
     def ready(self) -> bool:
-        return all(self.statuses.values())
+        return self._may_rest or all(self.statuses.values())
 
     def status(self) -> dict[str, ModelStatus]:
         """Of each model, its replicas summed up; a model without replicas is left out."""
@@ -86,7 +97,7 @@ class RemoteEngine:
         }
 
     async def _ask(self, handle: Any, request: Request, future: Future[Result]) -> None:
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import BackPressureError, RayServeException
 
         try:
@@ -96,15 +107,18 @@ class RemoteEngine:
                     break
                 except BackPressureError:
                     raise Overloaded("every replica has as many requests as it takes", retry_after_s=1.0) from None
+                except RayTaskError as error:  # the replica lives, and would fail again
+                    raise InternalError(f"a replica of the model failed: {error.cause!r}") from error
                 except (RayError, RayServeException) as error:
                     if attempt == ATTEMPTS:
                         raise Unavailable(f"{ATTEMPTS} replicas of the model died with this request") from error
                     await asyncio.sleep(_PAUSE_S * attempt)
             if isinstance(outcome, LemniError):
                 raise outcome
-            future.set_result(outcome)
+            if future.set_running_or_notify_cancel():
+                future.set_result(outcome)
         except BaseException as error:
-            if not future.done():
+            if not future.done() and (future.running() or future.set_running_or_notify_cancel()):
                 future.set_exception(error if isinstance(error, Exception) else Unavailable("the front is stopping"))
 
 
@@ -129,16 +143,17 @@ class Front:
     """A deployment of Ray Serve: Lemni's own application, over HTTP.
 
     Args:
+        may_rest: whether models may have no replica while nobody asks.
         handles: of the models' deployments, by their names.
     """
 
-    def __init__(self, settings: Settings, **handles: Any) -> None:
+    def __init__(self, settings: Settings, may_rest: bool, **handles: Any) -> None:
         import ray
         from ray import serve
 
         from lemni.server.app import create_app
 
-        self._settings = settings
+        self._settings, self._may_rest = settings, may_rest
         self._handles = handles
         self._board = board(ray)
         self._name = serve.get_replica_context().app_name
@@ -152,16 +167,7 @@ class Front:
         from starlette.responses import Response
 
         self._watch_from_now_on()
-        body = await request.body()
         status, headers, chunks = 500, [], []
-        delivered = False
-
-        async def receive() -> dict[str, Any]:
-            nonlocal delivered
-            if not delivered:
-                delivered = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            return dict(await request.receive())
 
         async def send(message: Any) -> None:
             nonlocal status, headers
@@ -174,7 +180,7 @@ class Front:
             name: value for name, value in request.scope.items() if name not in ("app", "router", "endpoint", "route")
         }
         scope["state"] = {}
-        await self._app(scope, receive, send)
+        await self._app(scope, request.receive, send)
         answer = Response(b"".join(chunks), status)
         answer.raw_headers = list(headers)
         return answer
@@ -192,7 +198,7 @@ class Front:
         """Keep what is known of the models true: new ones, and how they fare."""
         service = self._app.state.service
         models: dict[str, RemoteModel] = {}
-        engine = RemoteEngine(self._handles, models, self._settings.engine)
+        engine = RemoteEngine(self._handles, models, self._settings.engine, may_rest=self._may_rest)
         names = {place_on_board(self._name, name): name for name in self._handles}
         while True:
             with contextlib.suppress(Exception):  # the board may be coming back

@@ -96,7 +96,7 @@ def embed(
             bar = Progress(job.source.count(), resumed, show=asked.run["progress"], price=asked.run["price"])
             started = time.monotonic()
             try:
-                seen = _run(ray, job, ranges, chosen, done, bar)
+                seen = _run(ray, job, job.manifest.same_ranges(ranges), chosen, done, bar)
             finally:
                 bar.close()
             return finished(job, seen, time.monotonic() - started, resumed)
@@ -204,7 +204,7 @@ def _run(ray: Any, job: Job, ranges: NDArray[np.float32] | None, pool: Pool, don
     for row in shards.iter_rows():
         # A store is written to from here: one that is a file takes one writer.
         step = pickle.loads(row["step"])
-        if isinstance(step, LemniError):
+        if isinstance(step, LemniError | OSError):
             raise step
         record = own.write(step) if job.output.direct else job.manifest.record(step)
         bar.passed(record.rows, record.tokens)
@@ -241,10 +241,10 @@ class _Step(_Shared):
 
     def after(self, pickled: bytes) -> bytes:
         step = pickle.loads(pickled)
-        if not isinstance(step, LemniError):
+        if not isinstance(step, LemniError | OSError):
             try:
                 step = self.do(step)
-            except LemniError as error:
+            except (LemniError, OSError) as error:
                 step = error
         return pickle.dumps(step)
 

@@ -99,7 +99,7 @@ def application(settings: Settings, scale: Scale) -> Any:
         health_check_period_s=2,
         autoscaling_config={"min_replicas": 1, "max_replicas": scale.fronts, "target_ongoing_requests": 100},
     )
-    return front.bind(settings, **models)
+    return front.bind(settings, scale.least == 0, **models)
 
 
 def deployment_name(model: ModelSettings) -> str:
@@ -153,6 +153,6 @@ def connect(address: str | None) -> None:
     # Without a cluster to connect to one is begun, on this machine and without its web page.
     alone: dict[str, Any] = {} if where else {"include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", **alone)
+        ray.init(address=address if where else "local", log_to_driver=False, logging_level="error", **alone)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Unavailable(f"no Ray cluster at {where or 'hand'}: {error}") from None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+_FALL = 0.75
+
 
 class ByQueuedTokens:
     """A policy of Ray Serve (`AutoscalingConfig.policy`); delays and bounds are Serve's.
@@ -26,4 +28,8 @@ class ByQueuedTokens:
         # Requests that Serve itself holds back have not been counted in tokens by anybody.
         busy = 1 if context.total_num_requests else 0
         wanted = max(math.ceil(waiting / self._target), busy)
+        if busy and wanted < context.current_num_replicas:
+            # An empty queue may be what these replicas have made of it: go down by a quarter, and see.
+            wanted = max(wanted, math.ceil(context.current_num_replicas * _FALL))
+            wanted = min(wanted, context.current_num_replicas - 1)
         return min(max(wanted, context.capacity_adjusted_min_replicas), context.capacity_adjusted_max_replicas), {}

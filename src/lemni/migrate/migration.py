@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lemni.bulk.manifest import Manifest
+from lemni.bulk.outputs.stores import schema_of
 from lemni.bulk.plan import Model, Plan, Rules, plan
 from lemni.bulk.progress import Price
 from lemni.bulk.run import Job, Summary, run_job
@@ -31,7 +32,7 @@ from lemni.migrate.places import Places, places
 from lemni.migrate.preflight import Preflight, check_texts, look
 from lemni.migrate.source import FileSide, Side, StoreSource
 from lemni.migrate.state import State
-from lemni.migrate.target import Target, schema_of
+from lemni.migrate.target import Target
 from lemni.migrate.verify import Verifier
 from lemni.stores.base import Id
 from lemni.stores.place import Place

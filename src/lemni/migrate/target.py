@@ -7,28 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lemni.bulk.outputs.base import Made
+from lemni.bulk.outputs.stores import schema_of
 from lemni.bulk.rows import Rows, Vectors
 from lemni.errors import InvalidRequest
 from lemni.migrate.connection import Connection
-from lemni.stores.base import Finishes, Metric, Page, Schema, VectorKind
+from lemni.stores.base import Finishes, Metric, Page
 
-_KINDS: dict[str, VectorKind] = {"embed": "dense", "sparse": "sparse", "multi_vector": "multi_vector"}
-_METRICS: dict[str, Metric] = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
 _AT_ONCE = 256  # rows: servers limit the bytes of a request
-
-
-def schema_of(made: Made, metric: Metric | None) -> Schema:
-    """What a collection of a model's vectors is.
-
-    Raises:
-        InvalidRequest: stores do not compare as the model wants it.
-    """
-    found = metric or ("dot" if made.task == "sparse" else _METRICS.get(made.similarity))
-    if found is None:
-        raise InvalidRequest(
-            f"{made.model}: its vectors are for {made.similarity}, which no store has: choose one with --metric"
-        )
-    return Schema(made.dimensions, found, _KINDS[made.task])
 
 
 class Target:

@@ -22,11 +22,29 @@ from lemni.stores.base import Finishes, Metric, Page, Schema, Store, VectorKind
 from lemni.stores.place import parse
 from lemni.types import TASK_WORDS, Task
 
-_METRICS: dict[str, Metric] = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
+_METRICS: dict[str, Metric] = {
+    "cosine": "cosine",
+    "dot": "dot",
+    "euclidean": "l2",
+    "maxsim": "cosine",
+    "meanmaxsim": "cosine",
+}
 _KINDS: dict[Task, VectorKind] = {"embed": "dense", "sparse": "sparse", "multi_vector": "multi_vector"}
 # Packed bits would be compared as if they were numbers.
 _OUTPUT_TYPES = ("float32", "float16", "int8", "uint8")
 _AT_ONCE = 256  # rows
+
+
+def schema_of(made: Made, metric: Metric | None = None) -> Schema:
+    """What a collection of a model's vectors is; `metric` if not the model's own.
+
+    Raises:
+        InvalidRequest: stores do not compare as the model wants it.
+    """
+    found = metric or ("dot" if made.task == "sparse" else _METRICS.get(made.similarity))
+    if found is None:
+        raise InvalidRequest(f"{made.model}: its vectors are compared by {made.similarity}, which no store does")
+    return Schema(made.dimensions, found, _KINDS[made.task])
 
 
 class StoreOutput:
@@ -62,7 +80,7 @@ class StoreOutput:
             raise InvalidRequest(f"{self.name}: holds {', '.join(store.kinds)} vectors, not {TASK_WORDS[made.task]}")
         if made.output_type not in _OUTPUT_TYPES:
             raise InvalidRequest(f"{self.name}: a store takes {', '.join(_OUTPUT_TYPES)}, not {made.output_type}")
-        store.create(Schema(made.dimensions, _METRICS.get(made.similarity, "cosine"), kind))
+        store.create(schema_of(made))
 
     def write(self, part: Path, rows: Rows, vectors: Vectors, made: Made) -> None:
         """Text and metadata go along (`metadata_of`). Of rows with equal ids the last is kept."""
