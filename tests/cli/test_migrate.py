@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lemni.migrate import How, Migration, migrate
 from lemni.stores import open_store
 from lemni.stores.base import Page
 from tests.bulk.conftest import texts
 from tests.migrate.conftest import check, dump, embedded, fill, old_vectors, tiny
 
-from .command import error_line, lemni
+from .command import COMMAND, environment, error_line, lemni
 
 __all__ = ["fill", "old_vectors", "tiny"]  # fixtures
 
@@ -38,12 +42,11 @@ def test_the_whole_way(
     Path("queries.jsonl").write_text("\n".join(json.dumps({"_id": f"q{n}", "text": texts(60)[n]}) for n in range(20)))
     Path("qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\tdoc-{n}\t1\n" for n in range(20)))
     judged = ("--queries", "queries.jsonl", "--qrels", "qrels.tsv")
-    done = lemni("migrate", SOURCE, "-m", tiny, "--no-switch", "--dual-write", *judged, cwd=tmp_path)
+    done = lemni("migrate", SOURCE, "-m", tiny, "--no-switch", *judged, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ok     counts: 60 entries" in done.stdout
     assert "judged queries, old side: not measured: --old-model" in done.stdout
     assert "judged queries, new side: nDCG@10 1.0000, recall@10 1.0000, 20 queries" in done.stdout
-    assert "--catch-up" in done.stdout
     assert "docs__tiny_bert: verified, not switched" in done.stdout
     check(dump(SOURCE), entries, old_vectors[:60])
     done = lemni("migrate", SOURCE, "-m", tiny, cwd=tmp_path)
@@ -59,9 +62,19 @@ def test_the_whole_way(
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     ).replace("https://matplotlib.org", "")
+    # Notes for a system that is written to come into the report, once, and nothing else is done.
+    for _ in range(2):
+        notes = lemni("migrate", SOURCE, "-m", tiny, "--dual-write", cwd=tmp_path)
+        assert notes.returncode == 0, notes.stderr
+        assert notes.stdout.startswith("1. Embed once")
+        noted = (folder / "report.md").read_text()
+        assert noted.count("## While the system is written to") == 1
+        assert all(line in noted for line in notes.stdout.splitlines())
+        assert "## Journal" in noted
+        assert [line for line in report.splitlines() if line not in noted.splitlines()] == []
     # Nothing is removed without a yes.
     asked = lemni("migrate", SOURCE, "-m", tiny, "--drop-old", cwd=tmp_path)
-    assert asked.returncode == 130
+    assert "--yes" in error_line(asked)
     assert open_store("faiss:data?collection=docs_before_docs__tiny_bert").exists()
     back = lemni("migrate", SOURCE, "-m", tiny, "--rollback", cwd=tmp_path)
     assert back.returncode == 0, back.stderr
@@ -87,8 +100,65 @@ def test_a_failed_verification_exits_with_1(
     assert "verification FAILED, not switched" in done.stdout
     check(dump(SOURCE), entries, np.asarray(entries.vectors))
     refused = lemni("migrate", SOURCE, "-m", tiny, "--drop-old", "--yes", cwd=tmp_path)
-    assert refused.returncode == 1
+    assert "did not pass its verification" in error_line(refused)
     assert len(dump(SOURCE)) == 40
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """All files below it, but locks."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith("lock"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def on_a_terminal(answer: str, *arguments: str, cwd: Path) -> tuple[int, str]:
+    """The exit code and stderr of a command whose user types `answer`."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=cwd, env=environment(), stdin=theirs, capture_output=True, timeout=120
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stderr.decode()
+
+
+def test_only_what_is_switched_and_verified_is_dropped(
+    fill: Fill, tiny: str, old_vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entries = fill(SOURCE, count=40)
+    drop = ("migrate", SOURCE, "-m", tiny, "--drop-old")
+
+    def refused(why: str) -> None:
+        before = everything(tmp_path)
+        assert why in error_line(lemni(*drop, "--yes", cwd=tmp_path))
+        assert everything(tmp_path) == before
+
+    refused("has not been verified. First give the same command without --drop-old")
+    assert migrate(SOURCE, model=tiny, how=How(switch=False)).ok
+    refused("was not switched")
+    done = migrate(SOURCE, model=tiny)
+    assert done.switched
+    before = everything(tmp_path)
+    assert "no terminal: --yes" in error_line(lemni(*drop, cwd=tmp_path))
+    code, said = on_a_terminal("n", *drop, cwd=tmp_path)
+    assert (code, "Remove faiss:data?collection=docs_before_docs__tiny_bert for good?" in said) == (130, True), said
+    assert everything(tmp_path) == before
+    Migration(SOURCE, None, tiny).roll_back()
+    refused("was rolled back")
+    code, said = on_a_terminal("y", *drop, cwd=tmp_path)
+    assert (code, "was rolled back" in said) == (2, True), said
+    check(dump(SOURCE), entries, old_vectors[:40])
+    assert migrate(SOURCE, model=tiny).switched
+    code, said = on_a_terminal("y", *drop, cwd=tmp_path)
+    assert code == 0, said
+    assert not open_store("faiss:data?collection=docs_before_docs__tiny_bert").exists()
+    check(dump(SOURCE), entries, embedded(tiny, texts(40)))
+    again = lemni(*drop, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stderr
 
 
 @pytest.mark.parametrize(

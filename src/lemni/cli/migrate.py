@@ -47,13 +47,13 @@ _SHARE = click.FloatRange(0, 1)
 @click.option("--dry-run", is_flag=True, help="Describe both sides and estimate the time; write nothing.")
 @click.option("--no-switch", is_flag=True, help="Write and verify only.")
 @click.option("--alias", metavar="NAME", help="Name that is switched; default: the source's, within one store.")
-@click.option("--drop-old", is_flag=True, help="Remove the old collection in the end, if all was verified.")
+@click.option("--drop-old", is_flag=True, help="Only remove the old collection, once the new one is verified and switched to; asks, unless --yes.")
 @click.option("--verify-only", is_flag=True, help="Only compare both sides again.")
 @click.option("--rollback", is_flag=True, help="Give the name back to the old collection.")
 @click.option("--catch-up", is_flag=True, help="Embed only what the target lacks or has otherwise; delete nothing.")
-@click.option("--dual-write", is_flag=True, help="Print notes for a system that is written to meanwhile.")
+@click.option("--dual-write", is_flag=True, help="Only print notes for a system that is written to meanwhile.")
 @click.option("--overwrite", is_flag=True, help="Drop the target and begin anew.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before something is removed.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before something is removed; needed without a terminal.")
 @click.option(
     "--queries", type=_FILE, metavar="FILE", help="Judged queries: nDCG@10 and recall; BEIR's or Cranfield's."
 )
@@ -93,11 +93,13 @@ def migrate(
     """
     from lemni.migrate import How, Limits, Migration
     from lemni.migrate.connection import StoreLost
-    from lemni.migrate.report import live
+    from lemni.migrate.report import add_live, live
 
     context = click.get_current_context()
-    if sum((dry_run, verify_only, rollback)) > 1:
-        raise click.UsageError("--dry-run, --verify-only and --rollback are three commands: choose one")
+    if sum((dry_run, verify_only, rollback, given["drop_old"], given["dual_write"])) > 1:
+        raise click.UsageError(
+            "--dry-run, --verify-only, --rollback, --drop-old and --dual-write are commands of their own: choose one"
+        )
     limits = Limits(sample, k, min_cosine=min_cosine, min_recall=min_recall)
     prompt_name = settings.models[0].prompt_name
     how = How(switch=not no_switch, limits=limits, prompt_name=prompt_name, **given)
@@ -108,6 +110,8 @@ def migrate(
             return
         if how.dual_write:
             click.echo("\n".join(live(migration.outcome(), how)))
+            add_live(migration.outcome(), how)
+            return
         outcome = _run(migration, verify_only=verify_only, rollback=rollback, yes=yes)
     except StoreLost as error:
         again = "what was written is kept: give the same command again when the store answers"
@@ -123,15 +127,24 @@ def _run(migration: Migration, *, verify_only: bool, rollback: bool, yes: bool) 
         return migration.roll_back()
     if verify_only:
         return migration.verify()
+    if migration.how.drop_old:
+        place, phase = migration.check_drop(), migration.state.phase
+        if not yes and phase != "dropped":
+            unread = "" if phase == "switched" else ". It was not switched: whoever asks for it will find nothing"
+            _ask(f"Remove {place} for good{unread}?", "--drop-old")
+        return migration.drop_old()
     if migration.how.overwrite and not yes:
-        click.confirm(f"Drop {migration.places.target} and begin anew?", abort=True, err=True)
-    outcome = migration.run()
-    if migration.how.drop_old and outcome.ok and migration.state.phase != "dropped":
-        if not yes:
-            unread = "" if outcome.switched else ". It was not switched: whoever asks for it will find nothing"
-            click.confirm(f"Remove {migration.old_place()} for good{unread}?", abort=True, err=True)
-        migration.drop_old(outcome)
-    return outcome
+        _ask(f"Drop {migration.places.target} and begin anew?", "--overwrite")
+    return migration.run()
+
+
+def _ask(question: str, option: str) -> None:
+    """Raises ConfigError where nobody can be asked, click.Abort for a no."""
+    from lemni.errors import ConfigError
+
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{option} asks before it removes something, and here is no terminal: --yes says it is meant")
+    click.confirm(question, abort=True, err=True)
 
 
 def _tell(outcome: Outcome, how: Any) -> None:

@@ -38,11 +38,9 @@ def migrate(
         model: as in `lemni.load`; a `Model` for other settings.
 
     Raises:
-        LemniError: what `Migration.run` raises. A failed verification is no error: `Outcome.ok` is false.
+        LemniError: what `Migration.run` raises, or with `How.drop_old` what `Migration.drop_old` raises. A failed verification is no error: `Outcome.ok` is false.
     """
     migration = Migration(source, target, model, how)
-    outcome = migration.run()
-    if migration.how.drop_old and outcome.ok and migration.state.phase != "dropped":
-        migration.drop_old(outcome)
+    outcome = migration.drop_old() if migration.how.drop_old else migration.run()
     write_report(outcome, how or How())
     return outcome

@@ -30,9 +30,9 @@ class How:
         overwrite: forget what an earlier run did and drop the target before.
         switch: give the name to the new collection once it is verified.
         alias: that name; where both sides are one store, the source's collection if None.
-        drop_old: remove the old collection in the end, if all was verified.
+        drop_old: only remove the old collection of a migration that is verified and switched.
         catch_up: embed only what the target lacks, or has with another text or other metadata.
-        dual_write: print notes for a system that is written to meanwhile.
+        dual_write: the report has notes for a system that is written to meanwhile.
         queries, qrels: files of judged queries (`lemni.migrate.judged`); both or none.
         old_model: what embeds queries for the old side.
         limits: of the verification.
@@ -72,3 +72,8 @@ class How:
             raise ConfigError("queries and their judgements belong together: --queries and --qrels")
         if self.catch_up and self.overwrite:
             raise ConfigError("--catch-up adds to what is there, and --overwrite drops it: choose one")
+        if self.drop_old and (self.catch_up or self.overwrite or not self.switch):
+            raise ConfigError(
+                "--drop-old only removes the old collection: --catch-up, --overwrite and --no-switch belong to the "
+                "command before it"
+            )

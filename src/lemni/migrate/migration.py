@@ -156,19 +156,30 @@ class Migration:
             self._tell(outcome, switching.undo(self.state, self._target))
         return outcome
 
-    def drop_old(self, outcome: Outcome | None = None) -> Outcome:
-        """Remove the old collection.
+    def check_drop(self) -> Place:
+        """Look whether the old collection may go; nothing is changed. Returns where it is.
 
         Raises:
-            ConfigError: the new one is not verified, or the old one is in use, or is no collection.
+            ConfigError: the new one is not verified or not switched to, or the old one is in use, or is no collection.
         """
-        outcome = outcome or self.outcome()
-        switching.check_drop(self.state)
-        if self.places.is_same_store:
-            before, after = (switching.meaning(self._target, name) for name in (self.state.old, self.state.new))
-            if before == after:
-                raise ConfigError(f"{self.state.old}: is the new collection, and stays")
-        with contextlib.closing(Connection(self.old_place())) as old:
+        place = self.old_place()
+        if self.state.phase == "dropped":
+            return place
+        switching.check_drop(self.state, switches=self.places.alias is not None)
+        with contextlib.closing(self._target):
+            if self.places.is_same_store:
+                before, after = (switching.meaning(self._target, name) for name in (self.state.old, self.state.new))
+                if before == after:
+                    raise ConfigError(f"{self.state.old}: is the new collection, and stays")
+        return place
+
+    def drop_old(self) -> Outcome:
+        """Remove the old collection, and do nothing else. Raises what `check_drop` raises."""
+        outcome, place = self.outcome(), self.check_drop()
+        if self.state.phase == "dropped":
+            self._tell(outcome, f"nothing to do: {place.collection} is removed already")
+            return outcome
+        with contextlib.closing(Connection(place)) as old:
             self._tell(outcome, switching.drop(self.state, old))
         return outcome
 

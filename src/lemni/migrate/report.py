@@ -16,20 +16,39 @@ from lemni.migrate.plots import pictures
 _STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse } td, th { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left }
 pre { background: #f4f4f4; padding: .6rem; overflow-x: auto } svg { max-width: 100%; height: auto }"""
+_LIVE = "## While the system is written to"
 
 
 def write_report(outcome: Outcome, how: How) -> list[Path]:
     """`report.md` and `report.html` in the migration's folder, or where `how` says. Sets `Outcome.reports` too."""
-    base = outcome.places.folder / "report" if how.report is None else Path(how.report)
-    base = base.with_suffix("") if base.suffix in (".md", ".html") else base
-    base.parent.mkdir(parents=True, exist_ok=True)
-    text = markdown(outcome, how)
-    drawn = pictures(outcome.state.results.get("samples", {}))
-    files = {base.with_name(f"{base.name}.md"): text, base.with_name(f"{base.name}.html"): page(text, drawn)}
-    for path, content in files.items():
-        path.write_text(content, "utf-8")
+    files = _files(outcome, how)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    _write(files, markdown(outcome, how), outcome)
     outcome.reports = list(files)
     return outcome.reports
+
+
+def add_live(outcome: Outcome, how: How) -> None:
+    """The notes of `live` into the report, if there is one."""
+    files = _files(outcome, how)
+    if not files[0].exists():
+        return
+    sections = re.split(r"(?m)^(?=## )", files[0].read_text("utf-8"))
+    kept = [one.rstrip() for one in sections if not one.startswith(_LIVE)]
+    journal = next((at for at, one in enumerate(kept) if one.startswith("## Journal")), len(kept))
+    kept.insert(journal, f"{_LIVE}\n\n" + "\n".join(live(outcome, how)))
+    _write(files, "\n\n".join(kept) + "\n", outcome)
+
+
+def _files(outcome: Outcome, how: How) -> tuple[Path, Path]:
+    base = outcome.places.folder / "report" if how.report is None else Path(how.report)
+    base = base.with_suffix("") if base.suffix in (".md", ".html") else base
+    return base.with_name(f"{base.name}.md"), base.with_name(f"{base.name}.html")
+
+
+def _write(files: tuple[Path, Path], text: str, outcome: Outcome) -> None:
+    files[0].write_text(text, "utf-8")
+    files[1].write_text(page(text, pictures(outcome.state.results.get("samples", {}))), "utf-8")
 
 
 def markdown(outcome: Outcome, how: How) -> str:
@@ -49,7 +68,7 @@ def markdown(outcome: Outcome, how: How) -> str:
     if lines := commands(outcome, how):
         blocks += ["## Commands", "\n\n".join(f"{what}:\n\n```\n{line}\n```" for what, line in lines)]
     if how.dual_write:
-        blocks += ["## While the system is written to", "\n".join(live(outcome, how))]
+        blocks += [_LIVE, "\n".join(live(outcome, how))]
     if state.history:
         blocks += ["## Journal", "\n".join(f"- {one['at']} {one['step']}" for one in state.history)]
     return "\n\n".join(blocks) + "\n"
@@ -72,7 +91,8 @@ def commands(outcome: Outcome, how: How) -> list[tuple[str, str]]:
         lines += [("Back to the old collection", _command(outcome, how, "--rollback"))]
     elif phase != "dropped":
         lines += [("Go on, and switch", _command(outcome, how))]
-    if phase in ("switched", "verified") and outcome.places.source is not None:
+    other = outcome.places.alias is None or outcome.state.alias is not None  # nothing that could be switched
+    if (phase == "switched" or (phase == "verified" and other)) and outcome.places.source is not None:
         lines += [("Remove the old collection", _command(outcome, how, "--drop-old"))]
     if phase == "dropped":
         return lines

@@ -7,6 +7,8 @@ from lemni.migrate.connection import Connection
 from lemni.migrate.state import State
 from lemni.stores.place import parse
 
+_FIRST = "First give the same command without --drop-old: it does what is left, verifies and switches"
+
 
 def switch(state: State, target: Connection, alias: str) -> str:
     """Whoever asks for `alias` gets the new collection. Killed in the middle, the same call finishes.
@@ -70,24 +72,24 @@ def undo(state: State, target: Connection) -> str:
 
 
 def drop(state: State, old: Connection) -> str:
-    """Remove the old collection.
-
-    Raises:
-        ConfigError: the new one was not verified, or it is in use under its name.
-    """
-    check_drop(state)
+    """Remove the old collection, once `check_drop` has let it pass."""
     old.ask(lambda store: store.drop())
     state.enter("dropped")
     return f"{old.place.collection} is removed"
 
 
-def check_drop(state: State) -> None:
-    """Raises ConfigError where dropping would lose what is still needed."""
+def check_drop(state: State, *, switches: bool = True) -> None:
+    """Raises ConfigError where dropping would lose what is still needed. A migration whose sides are different stores,
+    or whose store has said that it cannot switch, is never switched: it has to be verified only."""
+    if state.phase in ("switching", "undoing", "undone"):
+        what = "the migration was rolled back, and it" if state.phase == "undone" else "it"
+        raise ConfigError(f"the old collection stays: {what} is the one in use. {_FIRST}")
     if state.verified is not True:
         what = "has not been verified" if state.verified is None else "did not pass its verification"
-        raise ConfigError(f"the old collection stays: the new one {what}")
-    if state.phase in ("switching", "undoing", "undone"):
-        raise ConfigError("the old collection stays: it is the one in use. Switch first: give the command without it")
+        raise ConfigError(f"the old collection stays: the new one {what}. {_FIRST}")
+    tried = state.alias is not None  # and refused by the store, if the phase is "verified" again
+    if state.phase != "switched" and not (state.phase == "verified" and (tried or not switches)):
+        raise ConfigError(f"the old collection stays: the name was not switched to the new one. {_FIRST}")
 
 
 def meaning(target: Connection, name: str) -> str:
