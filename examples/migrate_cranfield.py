@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     with rows.open("w") as file:
         for number, text in enumerate(found.documents):
             file.write(json.dumps({"id": f"doc-{number}", "text": text, "words": len(text.split())}) + "\n")
+    what = "of Cranfield" if found.judgments else f"that come with Lemni: Cranfield is not in {asked.data}"
+    print(f"{len(found.documents)} documents {what}")
     address = f"chroma:{folder}/store?collection=docs"
 
     done = lemni.bulk.embed(rows, address, model=asked.model, manifest=folder / "docs", progress=False)

@@ -24,7 +24,7 @@ def test_a_store_that_was_emptied_is_filled_again(rows: Path, tmp_path: Path) ->
     address = f"sqlite-vec:{tmp_path}/store.db?collection=docs"
     done = lemni.bulk.embed(rows, address, model=FAST, shard_rows=300, progress=False)
     assert (done.written, done.rejected) == (992, 8)
-    assert Path(done.manifest) == tmp_path / "store.db-docs.manifest.json"
+    assert Path(done.manifest) == tmp_path / "store.db-docs-rows.manifest.json"
     assert lemni.bulk.embed(rows, address, model=FAST, shard_rows=300, progress=False).seconds == 0
     store = open_store(address)
     assert store.count() == 992
@@ -68,3 +68,17 @@ def test_of_equal_ids_the_last_is_kept(store: str, tmp_path: Path) -> None:
     }
     found.close()
     assert lemni.bulk.embed(source, address, model=FAST, shard_rows=5, progress=False).seconds == 0
+
+
+def test_another_input_is_added(rows: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    address = f"sqlite-vec:{tmp_path}/store.db?collection=docs"
+    lemni.bulk.embed(rows, address, model=FAST, progress=False)
+    assert not caplog.records
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"id": "new", "text": "one more cat"}\n')
+    done = lemni.bulk.embed(more, address, model=FAST, progress=False)
+    assert done.written == 1
+    assert "has entries already; they must be vectors of" in caplog.text
+    store = open_store(address)
+    assert store.count() == 993
+    store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from lemni.bulk.sources import open_source
 from lemni.bulk.sources.base import Columns, Source
 from lemni.bulk.sources.source import FileSource
 from lemni.config import DEFAULT_MODEL
-from lemni.errors import ConfigError
+from lemni.errors import ConfigError, InvalidRequest
 from lemni.stores import is_store
 from lemni.stores.place import parse
 from lemni.tasks.model import LoadedModel
@@ -67,8 +68,9 @@ class Wanted(TypedDict, total=False):
         empty: "reject" or "embed" texts without a character.
         fail_fast: end at the first rejected row.
         max_rejects: end when more rows than these are rejected.
-        overwrite: replace an output that is there; forget an interrupted job.
-        manifest: path that the job's files are named after; the output's, or for a store its collection's name.
+        overwrite: replace a file that is there; forget an interrupted or complete job. In a store, rows with equal ids
+            are overwritten always, and others are left.
+        manifest: path that the job's files are named after; the output's, or for a store its collection and the input.
         progress: whether a bar is shown; on a terminal if not given.
         price_per_hour: of this machine, for the cost so far.
     """
@@ -193,11 +195,14 @@ class Asked:
         found = [Path(file.path) for file in source.files] if isinstance(source, FileSource) else []
         check_places([*map(Path, places), *found], opened.files())
         chosen = wanted.get("manifest")
+        manifest = Manifest(Path(chosen) if chosen is not None else base_of(place, opened, places))
+        if not manifest.base.absolute().parent.is_dir():
+            raise InvalidRequest(f"{manifest.base.parent}: there is no such folder")
         price = wanted.get("price_per_hour")
         return cls(
             source,
             opened,
-            Manifest(Path(chosen) if chosen is not None else base_of(place, opened)),
+            manifest,
             model if isinstance(model, Model) else Model.named(model),
             {
                 "task": wanted.get("task"),
@@ -220,14 +225,13 @@ class Asked:
         return Job(planned, self.source, self.output, self.manifest)
 
 
-def base_of(output: str, opened: Output) -> Path:
-    """What the job's own files are named after: the output; a store's file or folder with the collection's name; for a
-    store behind an address, both names, in this folder."""
+def base_of(output: str, opened: Output, inputs: Seq[str]) -> Path:
+    """What the job's own files are named after: the output; for a store its file or folder, or its host in this folder,
+    with the names of the collection and of the input, so that another input is another job."""
     if not is_store(output):
         return Path(output.rstrip("/")) if output else opened.files()[0]
     place = parse(output)
-    collection = (place.collection or "collection").replace("/", "_")
-    if place.host:
-        return Path(f"{place.scheme}-{place.host}-{collection}")
-    path = Path(place.path or place.scheme)
-    return path.with_name(f"{path.name}-{collection}") if place.collection else path
+    source = "stdin" if inputs[0] == "-" else inputs[0].rstrip("/").rpartition("/")[2].partition(".")[0]
+    names = [place.collection, re.sub(r"[^\w-]+", "_", source).strip("_")]
+    path = Path(f"{place.scheme}-{place.host}" if place.host else place.path or place.scheme)
+    return path.with_name("-".join([path.name, *(name.replace("/", "_") for name in names if name)]))

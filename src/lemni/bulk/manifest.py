@@ -138,7 +138,7 @@ class Manifest:
         if found.get("job") != wanted:
             raise InvalidRequest(
                 f"{self.base}: is there already, of another job: {differences(found.get('job') or {}, wanted)}. "
-                "--overwrite replaces it"
+                "--overwrite replaces it (entries in a store by their ids), --manifest names another job"
             )
         return found
 

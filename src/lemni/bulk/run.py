@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +27,8 @@ from lemni.bulk.windows import Computer
 from lemni.bulk.worker import Work, Worker, digest_of
 from lemni.errors import InvalidRequest, RequestCancelled
 from lemni.tasks.model import LoadedModel
+
+logger = logging.getLogger("lemni.bulk")
 
 _LISTED = 4
 """Files of an output that a summary names one by one."""
@@ -117,15 +121,21 @@ def begun(job: Job, *, overwrite: bool) -> Iterator[Summary | None]:
     complete = manifest.completed(identity)
     if complete is not None and _is_there(job.output, complete) and _is_of_these_rows(job, complete):
         manifest.sweep()
-        yield _summary(complete["summary"])
+        found = _summary(complete["summary"])
+        yield dataclasses.replace(found, seconds=0.0, resumed=found.rows)
         return
     if complete is None and not overwrite and not manifest.work.exists():
         for path in job.output.files():
             if path.exists():
                 raise InvalidRequest(f"{path}: is there already; --overwrite replaces it")
+    fresh = not manifest.work.exists()
     manifest.begin(identity)
     try:
         job.output.prepare(job.plan.made)
+        if fresh and isinstance(job.output, KeepsRows) and job.output.has(1):
+            logger.warning(
+                "%s: has entries already; they must be vectors of %s too", job.output.name, job.plan.made.model
+            )
         yield None
     except BaseException:
         manifest.abandon()
@@ -170,8 +180,7 @@ def finished(job: Job, seen: set[int], seconds: float, resumed: int) -> Summary:
         manifest=str(manifest.final),
         rejects=str(manifest.rejects) if rejected else None,
     )
-    again = {**asdict(summary), "seconds": 0.0, "resumed": summary.rows}
-    manifest.complete(job.plan.identity, {"summary": again, **facts})
+    manifest.complete(job.plan.identity, {"summary": asdict(summary), **facts})
     return summary
 
 

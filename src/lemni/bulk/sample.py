@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from lemni.bulk.manifest import Manifest
 from lemni.bulk.progress import Price
 from lemni.bulk.run import Job, ranges_for
+from lemni.bulk.sources.source import FileShard, FileSource
 from lemni.bulk.windows import Computer
 from lemni.bulk.worker import Worker
 from lemni.errors import InvalidRequest
@@ -19,6 +21,7 @@ from lemni.tasks.model import LoadedModel
 
 SAMPLE_ROWS = 256
 _WARM_ROWS = 8
+_COUNTED_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,15 @@ def estimate(job: Job, loaded: LoadedModel, *, price: Price | None = None) -> Es
             job.output.write(part, kept, vectors, job.plan.made)
             size = part.stat().st_size
         tokens = int(work.computed.result.token_counts.sum())
-    rows = job.source.count()
+    rows = _counted(job)
     counted = rows is not None
     if rows is None:
         rows = sampled
         total = job.source.size()
-        content = sum(len((text or "").encode()) + 1 for text in work.rows.texts)
+        content = sum(
+            len((text or "").encode("utf-8", "replace")) + len(json.dumps(carried, default=str)) + 1
+            for text, carried in zip(work.rows.texts, work.rows.metadata, strict=True)
+        )
         if total is not None and sampled == SAMPLE_ROWS:
             rows = max(sampled, round(total * sampled / max(1, content)))
     scale = rows / sampled
@@ -101,6 +107,14 @@ def estimate(job: Job, loaded: LoadedModel, *, price: Price | None = None) -> Es
         None if size is None else round(size * scale),
         None if price is None else price.of(seconds * scale),
     )
+
+
+def _counted(job: Job) -> int | None:
+    """By the input's own word, or by cutting it into shards, where that reads no row."""
+    rows = job.source.count()
+    if rows is None and isinstance(job.source, FileSource) and job.source.random_access:
+        rows = sum(shard.count for shard in job.source.shards(_COUNTED_ROWS) if isinstance(shard, FileShard))
+    return rows
 
 
 class _Nowhere:

@@ -78,6 +78,10 @@ class Worker:
                 work.good.append(place)
             else:
                 self._reject(work, place, reason)
+        if shard.index == 0 and rows.items and all(isinstance(item, Broken) for item in rows.items):
+            reasons = {item.reason for item in rows.items if isinstance(item, Broken)}
+            if len(reasons) == 1:  # a wrong name, not bad rows
+                raise InvalidRequest(f"each of the first {len(rows)} rows {reasons.pop()} (--text names the texts)")
         return work
 
     def tokenize(self, work: Work) -> Work:

@@ -79,10 +79,9 @@ def open_output(place: str, *, format: str | None = None, vector_column: str = "
         from lemni.bulk.outputs.stores import StoreOutput
 
         return StoreOutput(place)
-    if "://" in place:
-        raise InvalidRequest(
-            f"{place.partition('://')[0]}://: cannot be written to; an output is a path or a store: {', '.join(STORES)}"
-        )
+    if "://" in place or "?collection=" in place:
+        scheme = place.partition(":")[0] + ("://" if "://" in place else ":")
+        raise InvalidRequest(f"{scheme}: cannot be written to; an output is a path or a store: {', '.join(STORES)}")
     if format is not None and format not in FORMATS:
         raise InvalidRequest(f"no output format is called {format!r}; known: {', '.join(FORMATS)}")
     if vector_column in ("id", "text"):
