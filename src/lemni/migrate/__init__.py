@@ -38,7 +38,8 @@ def migrate(
         model: as in `lemni.load`; a `Model` for other settings.
 
     Raises:
-        LemniError: what `Migration.run` raises, or with `How.drop_old` what `Migration.drop_old` raises. A failed verification is no error: `Outcome.ok` is false.
+        LemniError: what `Migration.run` raises; with `How.drop_old` what `Migration.drop_old` raises instead. A failed
+            verification is no error: `Outcome.ok` is false.
     """
     migration = Migration(source, target, model, how)
     outcome = migration.drop_old() if migration.how.drop_old else migration.run()

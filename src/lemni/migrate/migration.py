@@ -4,7 +4,6 @@ and the same call goes on behind what is done."""
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from lemni.bulk.sample import Estimate, estimate
 from lemni.bulk.sources import open_source
 from lemni.bulk.sources.base import Columns
 from lemni.errors import CannotSwitch, ConfigError
-from lemni.migrate import switching
+from lemni.migrate import standing, switching
 from lemni.migrate.checks import Verification
 from lemni.migrate.connection import Connection
 from lemni.migrate.difference import Difference
@@ -32,9 +31,8 @@ from lemni.migrate.places import Places, places
 from lemni.migrate.preflight import Preflight, check_texts, look
 from lemni.migrate.source import FileSide, Side, StoreSource
 from lemni.migrate.state import State
-from lemni.migrate.target import Target
+from lemni.migrate.target import Target, rejected_by
 from lemni.migrate.verify import Verifier
-from lemni.stores.base import Id
 from lemni.stores.place import Place
 from lemni.tasks.model import LoadedModel
 from lemni.types import Options
@@ -119,7 +117,13 @@ class Migration:
         with contextlib.ExitStack() as opened:
             opened.callback(lambda: self._target.close())
             self._finish_interrupted(outcome)
-            if self.state.phase in ("switched", "dropped") and not (self.how.catch_up or self.how.overwrite):
+            finished = self.state.phase in ("switched", "dropped") and not self.how.catch_up
+            if finished and (why := standing.changed(self.state, self.places, self._target)):
+                kept = standing.put_aside(self.places.folder)
+                self._begin_anew()
+                outcome.state, finished = self.state, False
+                self._tell(outcome, f"a new migration begins: {why}. The journal of the last one is kept as {kept}")
+            if finished and not self.how.overwrite:
                 self._tell(outcome, self._standing())
                 outcome.verification = None
             else:
@@ -140,7 +144,9 @@ class Migration:
     def estimate(self) -> tuple[Preflight, Estimate]:
         """Both sides, and what the job would take; nothing is written."""
         with contextlib.ExitStack() as opened:
-            opened.callback(self._target.close)
+            opened.callback(lambda: self._target.close())
+            if self.state.phase in ("switched", "dropped") and standing.changed(self.state, self.places, self._target):
+                self._begin_anew()
             source = opened.enter_context(self._source())
             loaded = opened.enter_context(contextlib.closing(self.model.load()))
             planned, target = self._planned(source, loaded), self._output(source)
@@ -171,6 +177,8 @@ class Migration:
                 before, after = (switching.meaning(self._target, name) for name in (self.state.old, self.state.new))
                 if before == after:
                     raise ConfigError(f"{self.state.old}: is the new collection, and stays")
+            if why := standing.changed(self.state, self.places, self._target):
+                raise ConfigError(f"the old collection stays: {why}")
         return place
 
     def drop_old(self) -> Outcome:
@@ -208,9 +216,18 @@ class Migration:
             self._target.close()
             self._target = self._target.other(self.state.new)
 
+    def _begin_anew(self) -> None:
+        """As if there were no journal."""
+        before = self.state
+        self.state = State(before.path, before.source, before.target, before.model, new=self.places.target.collection)
+        self.is_begun = False
+        self._target.close()
+        self._target = Connection(self.places.target)
+
     def _standing(self) -> str:
         kept = ", its old collection is removed" if self.state.phase == "dropped" else f", {self.state.old} is kept"
-        return f"{self.state.alias or self.state.new} is the new collection already{kept if self.state.old else ''}"
+        name = self.state.alias or self.state.new
+        return f"nothing to do: {name} is the new collection already{kept if self.state.old else ''}"
 
     def _embed_and_verify(self, outcome: Outcome, opened: contextlib.ExitStack, *, job: bool) -> None:
         how = self.how
@@ -286,7 +303,7 @@ class Migration:
     def _verify(
         self, outcome: Outcome, source: Side, loaded: LoadedModel, planned: Plan, judged: Judged | None
     ) -> None:
-        rejected = _rejected(self.places.folder)
+        rejected = rejected_by(self.places.folder)
         with contextlib.ExitStack() as opened:
             new = opened.enter_context(embedder(self.model, loaded, planned.request))
             old = None
@@ -314,6 +331,8 @@ class Migration:
         self.state.verified = found.passed
         self.state.results["checks"] = [asdict(check) for check in found.checks]
         self.state.results["samples"] = found.samples
+        if found.passed:
+            self.state.results["left"] = standing.left_in(self._target)
         self.state.note({}, {"verification": found.seconds})
         if self.state.phase in _SWITCHED:
             self.state.enter(self.state.phase)
@@ -378,13 +397,3 @@ class Migration:
             options=options,
             rules=Rules(how.batch),
         )
-
-
-def _rejected(folder: Path) -> set[Id]:
-    """Ids that the last job did not embed."""
-    last = next((one for one in ("catch-up", "job") if Manifest(folder / one).final.exists()), "job")
-    path = Manifest(folder / last).rejects
-    if not path.exists():
-        return set()
-    with path.open("rb") as lines:
-        return {json.loads(line)["id"] for line in lines}

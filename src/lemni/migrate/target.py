@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
 
+from lemni.bulk.manifest import Manifest
 from lemni.bulk.outputs.base import Made
 from lemni.bulk.outputs.stores import schema_of
 from lemni.bulk.rows import Rows, Vectors
 from lemni.errors import InvalidRequest
 from lemni.migrate.connection import Connection
-from lemni.stores.base import Finishes, Metric, Page
+from lemni.stores.base import Finishes, Id, Metric, Page
 
 _AT_ONCE = 256  # rows: servers limit the bytes of a request
 
@@ -61,3 +63,13 @@ class Target:
         """Has the store build the index that it has put off, if it has."""
         self._connection.ask(lambda store: store.finish() if isinstance(store, Finishes) else None)
         return []
+
+
+def rejected_by(folder: Path) -> set[Id]:
+    """Ids that a migration's last job did not embed."""
+    last = next((one for one in ("catch-up", "job") if Manifest(folder / one).final.exists()), "job")
+    path = Manifest(folder / last).rejects
+    if not path.exists():
+        return set()
+    with path.open("rb") as lines:
+        return {json.loads(line)["id"] for line in lines}
