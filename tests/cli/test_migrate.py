@@ -53,7 +53,7 @@ def test_the_whole_way(
     assert done.returncode == 0, done.stderr
     assert "docs: switched" in done.stdout
     check(dump(SOURCE), entries, embedded(tiny, texts(60)))
-    folder = tmp_path / "migrate-docs-to-docs__tiny_bert"
+    folder = tmp_path / "migrate-faiss-data-docs-to-docs__tiny_bert"
     report, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
     assert "| ids | passed | the same on both sides | the same |" in report
     assert f"--model {tiny} --rollback" in report
@@ -102,6 +102,17 @@ def test_a_failed_verification_exits_with_1(
     refused = lemni("migrate", SOURCE, "-m", tiny, "--drop-old", "--yes", cwd=tmp_path)
     assert "did not pass its verification" in error_line(refused)
     assert len(dump(SOURCE)) == 40
+
+
+def test_the_model_has_to_be_named(fill: Fill, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(SOURCE, count=20)
+    before = everything(tmp_path)
+    assert "name the new model with --model (or LEMNI_MODEL)" in error_line(lemni("migrate", SOURCE, cwd=tmp_path))
+    assert everything(tmp_path) == before
+    dry = lemni("migrate", SOURCE, "--dry-run", cwd=tmp_path, env={"LEMNI_MODEL": tiny})
+    assert dry.returncode == 0, dry.stderr
+    assert f"model: {tiny}" in dry.stderr.splitlines()
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -174,5 +185,5 @@ def test_only_what_is_switched_and_verified_is_dropped(
     ],
 )
 def test_mistakes_are_a_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    assert message in error_line(lemni("migrate", *arguments, cwd=tmp_path))
+    assert message in error_line(lemni("migrate", *arguments, "-m", "all-MiniLM-L6-v2", cwd=tmp_path))
     assert not list(tmp_path.iterdir())

@@ -84,7 +84,7 @@ def test_the_process_is_killed_anywhere(kind: str, seed: int, fill: Fill, tiny: 
     assert done.returncode == 0, done.stderr
     assert kills >= 2
     same(dump(f"{kind}:{tmp_path}/plain?collection=docs"), dump(source))
-    state = State.read(tmp_path / "work" / "migrate-docs-to-docs__tiny_bert" / "migration.json")
+    state = State.read(tmp_path / "work" / f"migrate-{kind}-broken-docs-to-docs__tiny_bert" / "migration.json")
     assert state is not None
     assert state.phase == "switched"
     assert len(dump(source.replace("collection=docs", f"collection={state.old}"))) == 100
@@ -171,7 +171,8 @@ def test_postgres_is_killed_in_the_middle(
         dying(patched, postgres.kill, 4, PgVector)
         with pytest.raises(StoreLost, match="docs__tiny_bert"):
             Migration(source, None, tiny, how).run()
-    records = list((tmp_path / "migrate-docs-to-docs__tiny_bert" / "job.lemni" / "shards").glob("*.json"))
+    (folder,) = tmp_path.glob("migrate-postgresql-*-docs-to-docs__tiny_bert")
+    records = list((folder / "job.lemni" / "shards").glob("*.json"))
     assert len(records) == 3
     postgres.start()
     # And a moment without the store is waited for.

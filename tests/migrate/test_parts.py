@@ -49,6 +49,21 @@ def test_what_is_switched() -> None:
     assert found("rows.jsonl", "qdrant:g?collection=new", "live") == "live"
 
 
+def test_the_folders_name_has_the_stores() -> None:
+    def found(source: str, target: str | None = None) -> str:
+        return str(places(source, target, "m", dimensions=None, alias=None, folder=None).folder)
+
+    assert found("sqlite-vec:old/my app.db?collection=docs") == "migrate-sqlite-vec-my_app.db-docs-to-docs__m"
+    assert found("sqlite-vec:other.db?collection=docs") == "migrate-sqlite-vec-other.db-docs-to-docs__m"
+    assert found("chroma:./data/?collection=docs") == "migrate-chroma-data-docs-to-docs__m"
+    assert found("qdrant://u:secret@db:6333?collection=docs") == "migrate-qdrant-db_6333-docs-to-docs__m"
+    assert (
+        found("faiss:a?collection=docs", "postgresql://h/app?collection=new")
+        == "migrate-faiss-a-docs-to-postgresql-h-app-new"
+    )
+    assert found("rows.jsonl", "faiss:a?collection=new") == "migrate-rows-to-faiss-a-new"
+
+
 def test_sets_of_ids_differ_by_name_and_by_type() -> None:
     names: list[str | int] = [f"id-{number}" for number in range(20_000)]
     names += list(range(100))

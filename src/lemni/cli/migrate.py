@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ _SHARE = click.FloatRange(0, 1)
 @click.option("--k", type=click.IntRange(0), default=10, show_default=True, help="Neighbours; 0 looks at none.")
 @click.option("--min-cosine", type=_SHARE, default=0.9999, show_default=True, help="Of stored vectors and new ones.")
 @click.option("--min-recall", type=_SHARE, default=0.9, show_default=True, help="Of the index against exact search.")
-@click.option("--folder", type=_FILE, help="Of records, journal and report; default: migrate-OLD-to-NEW here.")
+@click.option("--folder", type=_FILE, help="Of records, journal and report; default: migrate-STORE-OLD-to-NEW here.")
 @click.option("--report", type=_FILE, help="Report, without an ending; default: report in that folder.")
 @click.option("--price-per-hour", type=click.FloatRange(0), metavar="PRICE", help="Of this machine: --dry-run's cost.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar; default: on a terminal.")
@@ -100,6 +101,7 @@ def migrate(
         raise click.UsageError(
             "--dry-run, --verify-only, --rollback, --drop-old and --dual-write are commands of their own: choose one"
         )
+    _check_model(settings, context)
     limits = Limits(sample, k, min_cosine=min_cosine, min_recall=min_recall)
     prompt_name = settings.models[0].prompt_name
     how = How(switch=not no_switch, limits=limits, prompt_name=prompt_name, **given)
@@ -120,6 +122,15 @@ def migrate(
     _tell(outcome, how)
     if not outcome.ok:
         context.exit(1)
+
+
+def _check_model(settings: Settings, context: click.Context) -> None:
+    """Raises UsageError where nobody has said which model: a default would be chosen by accident."""
+    from lemni.config import DEFAULT_MODEL
+
+    given = context.params.get("model") or os.environ.get("LEMNI_MODEL") or os.environ.get("LEMNI_MODELS")
+    if not given and settings.models[0].model == DEFAULT_MODEL:
+        raise click.UsageError("name the new model with --model (or LEMNI_MODEL)")
 
 
 def _run(migration: Migration, *, verify_only: bool, rollback: bool, yes: bool) -> Outcome:

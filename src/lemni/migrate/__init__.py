@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 
 from lemni.bulk.plan import Model
-from lemni.config import DEFAULT_MODEL
 from lemni.migrate.how import How
 from lemni.migrate.migration import Migration, Outcome
 from lemni.migrate.report import write_report
@@ -26,7 +25,7 @@ def migrate(
     source: str | os.PathLike[str],
     target: str | None = None,
     *,
-    model: str | Model = DEFAULT_MODEL,
+    model: str | Model,
     how: How | None = None,
 ) -> Outcome:
     """Embed a collection, or files, with a model into a collection of its own, verify that, and give it the name that

@@ -36,7 +36,7 @@ class How:
         queries, qrels: files of judged queries (`lemni.migrate.judged`); both or none.
         old_model: what embeds queries for the old side.
         limits: of the verification.
-        folder: of records, journal and report; `migrate-OLD-to-NEW` here if None.
+        folder: of records, journal and report; `migrate-STORE-OLD-to-NEW` here if None.
         report: path of the report without an ending; in the folder if None.
         progress: whether a bar is shown; on a terminal if None.
         price_per_hour: of this machine.

@@ -148,6 +148,7 @@ class Migration:
             if self.state.phase in ("switched", "dropped") and standing.changed(self.state, self.places, self._target):
                 self._begin_anew()
             source = opened.enter_context(self._source())
+            self._say(f"model: {self.model.settings.model}")
             loaded = opened.enter_context(contextlib.closing(self.model.load()))
             planned, target = self._planned(source, loaded), self._output(source)
             found = look(source, self._target, schema_of(planned.made, self.how.metric), ours=True)
@@ -235,6 +236,7 @@ class Migration:
         source = opened.enter_context(self._source())
         if job:
             self._begin(source)
+        self._say(f"model: {self.model.settings.model}")
         loaded = opened.enter_context(contextlib.closing(self.model.load()))
         planned = self._planned(source, loaded)
         started = time.monotonic()

@@ -68,8 +68,9 @@ def places(
         if here.collection == wanted.collection:
             raise ConfigError(f"{here}: source and target are the same collection")
         found = replace(found, alias=alias or here.collection)
-    old = Path(files).stem if here is None else here.collection
-    return replace(found, folder=folder or Path(f"migrate-{_file_name(old)}-to-{_file_name(wanted.collection)}"))
+    old = [Path(files).stem] if here is None else [*_store(here), here.collection]
+    new = [wanted.collection] if found.is_same_store else [*_store(wanted), wanted.collection]
+    return replace(found, folder=folder or Path(_file_name("-".join(["migrate", *old, "to", *new]))))
 
 
 def new_name(old: str, model: str, dimensions: int | None) -> str:
@@ -84,6 +85,12 @@ def slug(model: str) -> str:
     """A model's name without its organisation, its folder, its scheme and its version."""
     last = os.path.basename(model.partition("==")[0].rstrip("/")).rpartition(":")[2].partition("@")[0]
     return re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_") or "model"
+
+
+def _store(place: Place) -> list[str]:
+    """`qdrant`, `db_6333`; `faiss`, `data`: what tells two stores apart for people."""
+    host = place.host if place.port is None else f"{place.host}_{place.port}"
+    return [one for one in (place.scheme, host, os.path.basename(place.path.rstrip("/"))) if one]
 
 
 def _file_name(name: str) -> str:
