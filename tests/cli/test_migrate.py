@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +80,7 @@ def test_the_whole_way(
     assert open_store("faiss:data?collection=docs_before_docs__tiny_bert").exists()
     back = lemni("migrate", SOURCE, "-m", tiny, "--rollback", cwd=tmp_path)
     assert back.returncode == 0, back.stderr
-    assert "rolled back" in back.stdout
+    assert "docs: rolled back" in back.stdout.splitlines()
     check(dump(SOURCE), entries, old_vectors[:60])
 
 
@@ -96,6 +98,8 @@ def test_a_failed_verification_exits_with_1(
     done = lemni("migrate", SOURCE, "-m", tiny, cwd=tmp_path)
     assert done.returncode == 1
     assert "FAILED vectors: 40 embedded again; lowest cosine" in done.stdout
+    assert "not verified: vectors" in done.stderr.splitlines()
+    assert "lowest cosine" not in done.stderr
     assert "'doc-0'" in done.stdout
     assert "verification FAILED, not switched" in done.stdout
     check(dump(SOURCE), entries, np.asarray(entries.vectors))
@@ -113,6 +117,33 @@ def test_the_model_has_to_be_named(fill: Fill, tiny: str, tmp_path: Path, monkey
     dry = lemni("migrate", SOURCE, "--dry-run", cwd=tmp_path, env={"LEMNI_MODEL": tiny})
     assert dry.returncode == 0, dry.stderr
     assert f"model: {tiny}" in dry.stderr.splitlines()
+
+
+def test_an_interrupted_one_says_that_it_goes_on(
+    fill: Fill, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(SOURCE, count=300)
+    command = ("migrate", SOURCE, "-m", tiny, "--batch", "1", "--no-progress")
+    shards = tmp_path / "migrate-faiss-data-docs-to-docs__tiny_bert" / "job.lemni" / "shards"
+    process = subprocess.Popen(
+        [*COMMAND, *command], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while process.poll() is None and len(list(shards.glob("*.json"))) < 3:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "lemni: interrupted; the same command goes on"
+    assert "Traceback" not in said
+    left = len(list(shards.glob("*.json")))
+    assert 3 <= left < 300
+    done = lemni(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"300 entries are written, {left} of them by an earlier run, the other {300 - left} in " in done.stderr
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -119,6 +119,9 @@ def migrate(
         again = "what was written is kept: give the same command again when the store answers"
         click.echo(f"lemni: error: {error.message.rstrip('.')}; {again}", err=True)
         context.exit(1)
+    except KeyboardInterrupt:
+        click.echo("lemni: interrupted; the same command goes on", err=True)
+        context.exit(130)
     _tell(outcome, how)
     if not outcome.ok:
         context.exit(1)
@@ -160,7 +163,7 @@ def _ask(question: str, option: str) -> None:
 
 def _tell(outcome: Outcome, how: Any) -> None:
     """The verdict on stdout, one check a line."""
-    from lemni.migrate.report import commands, verdict, write_report
+    from lemni.migrate.report import commands, subject, verdict, write_report
 
     words = {True: "ok", False: "FAILED", None: "--"}
     checks = () if outcome.verification is None else outcome.verification.checks
@@ -168,7 +171,7 @@ def _tell(outcome: Outcome, how: Any) -> None:
         wanted = f" (wanted: {check.wanted})" if check.wanted else ""
         click.echo(f"{words[check.passed]:<7}{check.name}: {check.found}{wanted}")
     files = write_report(outcome, how)
-    click.echo(f"{outcome.state.new}: {verdict(outcome)}")
+    click.echo(f"{subject(outcome)}: {verdict(outcome)}")
     click.echo(f"report: {', '.join(map(str, files))}")
     if sys.stderr.isatty():
         for what, line in commands(outcome, how):

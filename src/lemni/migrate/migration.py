@@ -124,7 +124,7 @@ class Migration:
                 outcome.state, finished = self.state, False
                 self._tell(outcome, f"a new migration begins: {why}. The journal of the last one is kept as {kept}")
             if finished and not self.how.overwrite:
-                self._tell(outcome, self._standing())
+                self._tell(outcome, standing.said(self.state))
                 outcome.verification = None
             else:
                 self._embed_and_verify(outcome, opened, job=True)
@@ -225,11 +225,6 @@ class Migration:
         self._target.close()
         self._target = Connection(self.places.target)
 
-    def _standing(self) -> str:
-        kept = ", its old collection is removed" if self.state.phase == "dropped" else f", {self.state.old} is kept"
-        name = self.state.alias or self.state.new
-        return f"nothing to do: {name} is the new collection already{kept if self.state.old else ''}"
-
     def _embed_and_verify(self, outcome: Outcome, opened: contextlib.ExitStack, *, job: bool) -> None:
         how = self.how
         judged = None if how.queries is None or how.qrels is None else read_judged(Path(how.queries), Path(how.qrels))
@@ -299,8 +294,11 @@ class Migration:
         }
         self.state.note(about, {"catching up" if self.how.catch_up else "embedding": done.seconds})
         self.state.enter(self.state.phase if self.state.phase in _SWITCHED else "written")
-        rate = f", {(done.rows - done.resumed) / done.seconds:,.0f} a second" if done.seconds else ""
-        self._tell(outcome, f"{done.written:,} entries are {what} in {done.seconds:.1f} s{rate}{left}")
+        fresh = done.rows - done.resumed
+        rate = f" in {done.seconds:.1f} s" + (f", {fresh / done.seconds:,.0f} a second" if done.seconds else "")
+        if done.resumed:
+            rate = f", {done.resumed:,} of them by an earlier run, the other {fresh:,}{rate}"
+        self._tell(outcome, f"{done.written:,} entries are {what}{rate}{left}")
 
     def _verify(
         self, outcome: Outcome, source: Side, loaded: LoadedModel, planned: Plan, judged: Judged | None
@@ -340,11 +338,9 @@ class Migration:
             self.state.enter(self.state.phase)
         else:
             self.state.enter("verified" if found.passed else "failed")
-        failed = [
-            f"{check.name}: {check.found}; wanted {check.wanted}" for check in found.checks if check.passed is False
-        ]
+        failed = ", ".join(check.name for check in found.checks if check.passed is False)
         passed = sum(check.passed is True for check in found.checks)
-        self._tell(outcome, "; ".join(f"FAILED {line}" for line in failed) or f"verified: {passed} checks passed")
+        self._tell(outcome, f"not verified: {failed}" if failed else f"verified: {passed} checks passed")
 
     def _switch(self, outcome: Outcome) -> None:
         """If that is wanted."""

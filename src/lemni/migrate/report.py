@@ -54,7 +54,7 @@ def _write(files: tuple[Path, Path], text: str, outcome: Outcome) -> None:
 def markdown(outcome: Outcome, how: How) -> str:
     """The report."""
     places, state = outcome.places, outcome.state
-    blocks = [f"# {state.new or places.target.collection}: {verdict(outcome)}"]
+    blocks = [f"# {subject(outcome)}: {verdict(outcome)}"]
     rows = [("from", places.source_name), ("to", str(places.target)), ("model", outcome.model)]
     kept = state.results
     rows += kept.get("rows", {}).items()
@@ -72,6 +72,12 @@ def markdown(outcome: Outcome, how: How) -> str:
     if state.history:
         blocks += ["## Journal", "\n".join(f"- {one['at']} {one['step']}" for one in state.history)]
     return "\n\n".join(blocks) + "\n"
+
+
+def subject(outcome: Outcome) -> str:
+    """The name that `verdict` is about."""
+    state = outcome.state
+    return state.alias if state.phase == "undone" and state.alias else state.new
 
 
 def verdict(outcome: Outcome) -> str:

@@ -79,6 +79,12 @@ def changed(state: State, places: Places, target: Connection) -> str:
     return f"{name} has other {'vectors' if alike else 'entries'} than the migration left"
 
 
+def said(state: State) -> str:
+    """Of a migration that is finished."""
+    kept = ", its old collection is removed" if state.phase == "dropped" else f", {state.old} is kept"
+    return f"nothing to do: {state.alias or state.new} is the new collection already{kept if state.old else ''}"
+
+
 def put_aside(folder: Path) -> Path:
     """Move an ended migration's own files aside, as `migration-1.json` and so on. Killed in the middle, the same call
     goes on. Returns the journal."""
