@@ -65,6 +65,10 @@ def test_no_server_no_engine(answers: dict[str, Any]) -> None:
 def test_a_missing_package_is_named_with_the_remedy(
     module: str, package: str, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Another test may have imported it in this process.
+    for name in [name for name in sys.modules if name.startswith(f"{missing}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, f"lemni.integrations.{module}", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     extra = module.replace("_", "-")
     with pytest.raises(MissingExtra, match=rf"'{package}'.*pip install 'lemni\[{extra}\]'"):
