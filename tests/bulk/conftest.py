@@ -10,6 +10,9 @@ import pytest
 
 from lemni import hub
 from lemni.config import HubSettings
+from tests.leftovers import swept
+
+__all__ = ["swept"]
 
 # Static vectors: thousands of texts a second, so that tests spend their time on files.
 FAST = "pypi:tokenlearn-static-model==0.1.1#static_model/model"

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.leftovers import swept
+
+__all__ = ["swept"]
+
 ray = pytest.importorskip("ray")
 
 

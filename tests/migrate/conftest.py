@@ -13,7 +13,10 @@ from lemni.migrate.migration import Migration
 from lemni.stores import open_store
 from lemni.stores.base import Page, Schema
 from tests.bulk.conftest import FAST, texts
+from tests.leftovers import swept
 from tests.tasks.tiny import save_bert
+
+__all__ = ["swept"]
 
 Entry = tuple[str | None, dict[str, Any], np.ndarray]
 
