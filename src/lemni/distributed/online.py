@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from lemni.distributed.replica import Replica, board
 from lemni.errors import ConfigError, Unavailable, missing_extra
 
 APP = "lemni"
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +152,23 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     where = address or os.environ.get("RAY_ADDRESS")
+    if where and not _listens(where):
+        raise Unavailable(f"no Ray cluster at {where}: nothing listens there")
     # Without a cluster to connect to one is begun, on this machine and without its web page.
     alone: dict[str, Any] = {} if where else {"include_dashboard": False}
     try:
         ray.init(address=address if where else "local", log_to_driver=False, logging_level="error", **alone)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Unavailable(f"no Ray cluster at {where or 'hand'}: {error}") from None
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody does; Ray itself would try for minutes. True for "auto" and the like, which name no port."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE_S).close()
+        return True
+    except OSError:
+        return False
